@@ -1,0 +1,122 @@
+"""The ``box`` setting: a denoiser of the Boltzmann law on [-1, 1]^d, trained on box posterior means, sampled in few steps."""
+
+from collections.abc import Sequence
+
+import torch as th
+from torch import nn
+
+from sb3_dqs.checks import check_choice, check_integer, check_positive, check_sigma_range
+from sb3_dqs.diffusion.entropy import denoiser_entropy
+from sb3_dqs.diffusion.estimators import BOX_ESTIMATORS, QFunction, Regression, box_posterior_mean
+from sb3_dqs.diffusion.networks import PreconditionedDenoiser
+from sb3_dqs.diffusion.noise import karras_sigmas, stratified_log_uniform_sigmas
+from sb3_dqs.diffusion.samplers import dpm_solver_pp_2m
+
+
+class BoxDiffusion(nn.Module):
+    """
+    :param features_dim: size of the observation features
+    :param action_dim: size of the action
+    :param net_arch: sizes of the hidden layers of the denoiser
+    :param activation_fn: activation after each hidden layer
+    :param n_diffusion_steps: network passes per sampled action
+    :param n_score_samples: proposals per regression point, even
+    :param score_estimator: ``"stein"``, ``"value"`` or ``"gradient"``, see
+        :func:`~sb3_dqs.diffusion.estimators.box_posterior_mean`
+    :param sigma_min: smallest noise level, action units (the box has half-width 1)
+    :param sigma_max: largest noise level, action units
+    :param sigma_data: expected standard deviation of an action coordinate, action units
+    """
+
+    # Regression points per update, and the share of them that is drawn from the policy
+    DEFAULT_BATCH_SIZE: int | None = 64
+    ON_POLICY_SHARE = 0.5
+
+    def __init__(
+        self,
+        features_dim: int,
+        action_dim: int,
+        net_arch: Sequence[int],
+        activation_fn: type[nn.Module],
+        n_diffusion_steps: int = 6,
+        n_score_samples: int = 16,
+        score_estimator: str = "stein",
+        sigma_min: float = 0.02,
+        sigma_max: float = 3.0,
+        sigma_data: float = 0.5,
+    ):
+        super().__init__()
+        check_integer("n_diffusion_steps", n_diffusion_steps, 1, "6 is the default")
+        check_integer("n_score_samples", n_score_samples, 2, "16 is the default")
+        if n_score_samples % 2:
+            raise ValueError(
+                f"n_score_samples must be even, got {n_score_samples}; proposals come in antithetic pairs, "
+                f"so use {n_score_samples + 1}"
+            )
+        check_choice("score_estimator", score_estimator, BOX_ESTIMATORS)
+        check_sigma_range(sigma_min, sigma_max)
+        check_positive("sigma_data", sigma_data, "0.5 is the default")
+        self.n_score_samples = n_score_samples
+        self.score_estimator = score_estimator
+        self.sigma_min, self.sigma_max, self.sigma_data = sigma_min, sigma_max, sigma_data
+        self.denoiser = PreconditionedDenoiser(
+            features_dim, action_dim, net_arch, activation_fn, sigma_min, sigma_max, sigma_data
+        )
+        self.sigmas = karras_sigmas(sigma_min, sigma_max, n_diffusion_steps)
+
+    def sample_actions(self, features: th.Tensor, start_noise: th.Tensor, deterministic: bool = False) -> th.Tensor:
+        """
+        Solve the probability-flow ODE from the start noise; the solution is the same in both modes.
+
+        :param features: (batch, features_dim)
+        :param start_noise: (batch, action_dim), standard normal
+        :param deterministic: without effect: all randomness is in ``start_noise``
+        :return: (batch, action_dim), in [-1, 1]
+        """
+        denoise = self.denoiser.condition(features)
+
+        def box_denoiser(noisy_actions: th.Tensor, sigma: float) -> th.Tensor:
+            return denoise(noisy_actions, noisy_actions.new_full((1, 1), sigma)).clamp(-1.0, 1.0)
+
+        return dpm_solver_pp_2m(box_denoiser, self.sigma_max * start_noise, self.sigmas)
+
+    def regress(
+        self, features: th.Tensor, actions: th.Tensor, n_on_policy: int, q_fn: QFunction, temperature: th.Tensor
+    ) -> Regression:
+        """
+        One regression of the denoiser on the box posterior mean at noised actions.
+
+        :param features: (batch, features_dim), may require gradients
+        :param actions: (batch, action_dim), in [-1, 1]; the first ``n_on_policy`` rows were drawn from the policy
+        :param n_on_policy: number of rows that the entropy is estimated from, >= 1
+        :param q_fn: maps actions (n, batch, action_dim) to Q values (n, batch) of the same observations
+        :param temperature: scalar > 0, in units of Q
+        :return: loss, effective sample size, entropy of the smoothed policy
+        """
+        # Both parts are stratified on their own, so that either one covers all noise levels
+        sigma = th.cat(
+            [
+                stratified_log_uniform_sigmas(th.rand_like(part[:, :1]), self.sigma_min, self.sigma_max)
+                for part in (actions[:n_on_policy], actions[n_on_policy:])
+            ]
+        )
+        noisy_actions = actions + sigma * th.randn_like(actions)
+        uniforms = th.rand((self.n_score_samples // 2, *actions.shape), dtype=actions.dtype, device=actions.device)
+        estimate = box_posterior_mean(q_fn, noisy_actions, sigma, temperature, uniforms, self.score_estimator)
+
+        denoised_actions = self.denoiser.condition(features)(noisy_actions, sigma)
+        # the EDM weight, 1 / c_out^2, gives every noise level the same say in the loss
+        weight = 1 / self.denoiser.c_out(sigma) ** 2
+        loss = (weight * (denoised_actions - estimate.target) ** 2).mean()
+
+        with th.no_grad():
+            entropy = denoiser_entropy(
+                actions[:n_on_policy],
+                noisy_actions[:n_on_policy],
+                denoised_actions[:n_on_policy].clamp(-1.0, 1.0),
+                sigma[:n_on_policy],
+                self.sigma_min,
+                self.sigma_max,
+                self.sigma_data,
+            )
+        return Regression(loss, estimate.effective_sample_size.mean(), entropy)

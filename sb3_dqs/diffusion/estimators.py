@@ -1,0 +1,165 @@
+"""
+What does the network regress on?
+
+On the box: the posterior mean D(x, sigma) = E[a | x] of the Boltzmann law exp(Q(s, a) / temperature) on [-1, 1]^d, seen
+through x = a + sigma * noise. In the published setting: the score of exp(Q / temperature) smoothed by the same noise on
+the whole space. Both are self-normalised averages over actions at which the critic is asked.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch as th
+
+from sb3_dqs.diffusion.proposals import antithetic_uniforms, truncated_normal
+
+QFunction = Callable[[th.Tensor], th.Tensor]
+
+BOX_ESTIMATORS = ("stein", "value", "gradient")
+
+
+class Estimate(NamedTuple):
+    """
+    What one call of an estimator found.
+
+    :param target: (batch, action_dim), posterior mean or score, detached
+    :param effective_sample_size: (batch,), 1 / sum of squared weights, in [1, n_samples]
+    """
+
+    target: th.Tensor
+    effective_sample_size: th.Tensor
+
+
+class Regression(NamedTuple):
+    """
+    One regression step of a diffusion.
+
+    :param loss: scalar, to be minimised
+    :param effective_sample_size: scalar, mean over the rows
+    :param entropy: scalar, nats, of the rows drawn from the policy; None where the setting has no estimate of it
+    """
+
+    loss: th.Tensor
+    effective_sample_size: th.Tensor
+    entropy: th.Tensor | None
+
+
+def box_posterior_mean(
+    q_fn: QFunction,
+    noisy_actions: th.Tensor,
+    sigma: th.Tensor,
+    temperature: float | th.Tensor,
+    uniforms: th.Tensor,
+    estimator: str = "stein",
+) -> Estimate:
+    """
+    Estimate E[a | x] under p(a | x) proportional to exp(Q(a) / temperature) N(x; a, sigma^2 I) on the box.
+
+    Proposals come from N(x, sigma^2 I) truncated to the box, in antithetic pairs, so the weights are softmax(Q /
+    temperature). ``"value"`` is the weighted mean of the proposals. ``"stein"`` adds the control variate phi of
+    :func:`stein_control_variate`, whose posterior expectation is zero, with the coefficient of least variance per action
+    coordinate. ``"gradient"`` adds it with the fixed coefficient sigma^2: away from the walls that is the published form
+    x + sigma^2 E[grad Q] / temperature, with the boundary accounted for.
+    Source: posterior mean by self-normalised importance sampling; control variate by Stein's identity on the box.
+
+    :param q_fn: maps actions (n, batch, action_dim) to Q values (n, batch); differentiable unless ``"value"``
+    :param noisy_actions: (batch, action_dim), in [-1, 1] units, may lie outside the box
+    :param sigma: (batch, 1), standard deviation > 0, action units
+    :param temperature: > 0, in units of Q
+    :param uniforms: (n / 2, batch, action_dim), uniform in [0, 1)
+    :param estimator: one of ``BOX_ESTIMATORS``
+    :return: posterior mean, inside the box, and effective sample size
+    """
+    proposals = truncated_normal(noisy_actions, sigma, antithetic_uniforms(uniforms))
+    if estimator == "value":
+        with th.no_grad():
+            weights = th.softmax(q_fn(proposals) / temperature, dim=0)
+        return Estimate(_weighted_mean(weights, proposals), _effective_sample_size(weights))
+
+    q_values, q_gradients = _q_values_and_gradients(q_fn, proposals)
+    # weights sum to 1 per noisy action, so adding a constant to Q changes nothing
+    weights = th.softmax(q_values / temperature, dim=0)
+    posterior_mean = _weighted_mean(weights, proposals)
+    control_variate = stein_control_variate(proposals, noisy_actions, sigma, q_gradients / temperature)
+    if estimator == "stein":
+        coefficient = _least_variance_coefficient(weights, proposals - posterior_mean, control_variate)
+    else:
+        coefficient = sigma**2
+    posterior_mean = posterior_mean + coefficient * _weighted_mean(weights, control_variate)
+    return Estimate(posterior_mean.clamp(-1.0, 1.0), _effective_sample_size(weights))
+
+
+def stein_control_variate(
+    actions: th.Tensor, noisy_actions: th.Tensor, sigma: th.Tensor, log_density_gradients: th.Tensor
+) -> th.Tensor:
+    """
+    phi_j(a) = b(a_j) (d log p(a) / da_j - (a_j - x_j) / sigma^2) + b'(a_j), with b(a) = 1 - a^2.
+
+    b is zero on the walls, so E[phi] = 0 under p(a | x) on the box, without a boundary term.
+
+    :param actions: (n, batch, action_dim), in the box
+    :param noisy_actions: (batch, action_dim)
+    :param sigma: (batch, 1), standard deviation > 0, action units
+    :param log_density_gradients: (n, batch, action_dim), grad Q / temperature at the actions
+    :return: (n, batch, action_dim)
+    """
+    wall_distance = 1 - actions**2
+    return wall_distance * (log_density_gradients - (actions - noisy_actions) / sigma**2) - 2 * actions
+
+
+def smoothed_score(
+    q_fn: QFunction, noisy_actions: th.Tensor, sigma: th.Tensor, temperature: float | th.Tensor, noise: th.Tensor
+) -> Estimate:
+    """
+    Estimate the score of exp(Q / temperature) smoothed by N(0, sigma^2 I), on the whole space: the published target.
+
+    Self-normalised average of grad Q over noised copies; biased O(1 / n_samples), exact for linear Q. The critic is
+    asked outside the box too.
+    Source: iDEM, arXiv:2402.06121, the Monte Carlo score that DQS, arXiv:2410.01312, regresses on; our deviation: none.
+
+    :param q_fn: maps actions (n, batch, action_dim) to Q values (n, batch); differentiable
+    :param noisy_actions: (batch, action_dim)
+    :param sigma: (batch, 1), standard deviation >= 0, action units
+    :param temperature: > 0, in units of Q
+    :param noise: (n_samples, batch, action_dim), standard normal
+    :return: score, per action unit, and effective sample size
+    """
+    q_values, q_gradients = _q_values_and_gradients(q_fn, noisy_actions + sigma * noise)
+    weights = th.softmax(q_values / temperature, dim=0)
+    return Estimate(_weighted_mean(weights, q_gradients / temperature), _effective_sample_size(weights))
+
+
+# Rows of actions that go through the critic at once: bounds the memory of the published 1000 samples per row.
+MAX_CRITIC_ROWS = 32_768
+
+
+def _q_values_and_gradients(q_fn: QFunction, actions: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+    """Q (n, batch) and its gradient in the action (n, batch, action_dim), both detached."""
+    samples_at_once = max(1, MAX_CRITIC_ROWS // actions.shape[1])
+    q_values, q_gradients = [], []
+    for chunk in actions.detach().split(samples_at_once):
+        with th.enable_grad():
+            leaf = chunk.clone().requires_grad_(True)
+            q_chunk = q_fn(leaf)
+            # autograd.grad on the leaf leaves the gradients of the critic's parameters alone
+            (gradient_chunk,) = th.autograd.grad(q_chunk.sum(), leaf)
+        q_values.append(q_chunk.detach())
+        q_gradients.append(gradient_chunk)
+    return th.cat(q_values), th.cat(q_gradients)
+
+
+def _weighted_mean(weights: th.Tensor, values: th.Tensor) -> th.Tensor:
+    return (weights.unsqueeze(-1) * values).sum(dim=0)
+
+
+def _effective_sample_size(weights: th.Tensor) -> th.Tensor:
+    return 1 / (weights**2).sum(dim=0)
+
+
+def _least_variance_coefficient(weights: th.Tensor, deviations: th.Tensor, control_variate: th.Tensor) -> th.Tensor:
+    """Minus the weighted regression slope of the deviations on the control variate, (batch, action_dim)."""
+    centred = control_variate - _weighted_mean(weights, control_variate)
+    variance = _weighted_mean(weights, centred**2)
+    # a zero variance means that one proposal holds all the weight: no slope, no correction
+    tiny = th.finfo(variance.dtype).tiny
+    return -_weighted_mean(weights, deviations * centred) / variance.clamp(min=tiny)

@@ -1,0 +1,171 @@
+"""Which function does the network compute? A denoiser for the box setting, a score for the published one."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch as th
+from torch import nn
+from torch.nn import functional as F
+
+
+def mlp(input_dim: int, output_dim: int, net_arch: Sequence[int], activation_fn: type[nn.Module]) -> nn.Sequential:
+    """
+    Multi-layer perceptron with a linear output.
+
+    :param input_dim: size of the input
+    :param output_dim: size of the output
+    :param net_arch: sizes of the hidden layers; empty for a linear map
+    :param activation_fn: activation after each hidden layer
+    :return: the network, whose first module is an ``nn.Linear``
+    """
+    layers: list[nn.Module] = []
+    for hidden_dim in net_arch:
+        layers += [nn.Linear(input_dim, hidden_dim), activation_fn()]
+        input_dim = hidden_dim
+    return nn.Sequential(*layers, nn.Linear(input_dim, output_dim))
+
+
+def condition_on_first_input(network: nn.Sequential, features: th.Tensor) -> Callable[..., th.Tensor]:
+    """
+    Bind the first part of a network's input, so that its share of the first layer is computed once for many calls.
+
+    :param network: starts with an ``nn.Linear`` over the concatenation [features, *rest]
+    :param features: (batch, features_dim)
+    :return: function of the remaining input parts, each (..., batch, part_dim) or broadcastable to it, equal to
+        ``network(cat([features, *rest]))``
+    """
+    first_layer, later_layers = network[0], network[1:]
+    assert isinstance(first_layer, nn.Linear)
+    features_dim = features.shape[-1]
+    features_part = F.linear(features, first_layer.weight[:, :features_dim], first_layer.bias)
+
+    def conditioned(*rest: th.Tensor) -> th.Tensor:
+        hidden = features_part
+        start = features_dim
+        for part in rest:
+            end = start + part.shape[-1]
+            hidden = hidden + F.linear(part, first_layer.weight[:, start:end])
+            start = end
+        return later_layers(hidden)
+
+    return conditioned
+
+
+class PreconditionedDenoiser(nn.Module):
+    """
+    D(x, sigma, features) = c_skip x + c_out F(features, c_in x, embedding(sigma)), an estimate of E[a | x, s].
+
+    The preconditioning keeps the network's input, output and training target of unit size at every noise level. The
+    noise level enters through the first sines and cosines of ln sigma.
+    Source: EDM, arXiv:2206.00364, preconditioning; our deviation: Fourier features of the position of ln sigma between
+    its ends.
+
+    :param features_dim: size of the observation features
+    :param action_dim: size of the action
+    :param net_arch: sizes of the hidden layers
+    :param activation_fn: activation after each hidden layer
+    :param sigma_min: smallest noise level, action units
+    :param sigma_max: largest noise level, action units
+    :param sigma_data: expected standard deviation of an action coordinate, action units
+    :param n_frequencies: number of sines (and of cosines) of the noise embedding
+    """
+
+    frequencies: th.Tensor
+
+    def __init__(
+        self,
+        features_dim: int,
+        action_dim: int,
+        net_arch: Sequence[int],
+        activation_fn: type[nn.Module],
+        sigma_min: float,
+        sigma_max: float,
+        sigma_data: float,
+        n_frequencies: int = 8,
+    ):
+        super().__init__()
+        self.log_sigma_min = math.log(sigma_min)
+        self.log_sigma_range = math.log(sigma_max / sigma_min)
+        self.sigma_data = sigma_data
+        self.register_buffer("frequencies", math.pi * th.arange(1, n_frequencies + 1), persistent=False)
+        self.network = mlp(features_dim + action_dim + 2 * n_frequencies, action_dim, net_arch, activation_fn)
+
+    def c_skip(self, sigma: th.Tensor) -> th.Tensor:
+        return self.sigma_data**2 / (sigma**2 + self.sigma_data**2)
+
+    def c_out(self, sigma: th.Tensor) -> th.Tensor:
+        return sigma * self.sigma_data / (sigma**2 + self.sigma_data**2) ** 0.5
+
+    def c_in(self, sigma: th.Tensor) -> th.Tensor:
+        return 1 / (sigma**2 + self.sigma_data**2) ** 0.5
+
+    def embed(self, sigma: th.Tensor) -> th.Tensor:
+        """
+        :param sigma: (..., 1), standard deviation > 0, action units
+        :return: (..., 2 n_frequencies), in [-1, 1]
+        """
+        phases = (th.log(sigma) - self.log_sigma_min) / self.log_sigma_range * self.frequencies
+        return th.cat([phases.sin(), phases.cos()], dim=-1)
+
+    def condition(self, features: th.Tensor) -> Callable[[th.Tensor, th.Tensor], th.Tensor]:
+        """
+        :param features: (batch, features_dim)
+        :return: the denoiser of these observations: maps noisy actions (batch, action_dim) and sigma (batch, 1) or (1, 1)
+            to E[a | x], (batch, action_dim)
+        """
+        raw_output = condition_on_first_input(self.network, features)
+
+        def denoise(noisy_actions: th.Tensor, sigma: th.Tensor) -> th.Tensor:
+            output = raw_output(self.c_in(sigma) * noisy_actions, self.embed(sigma))
+            return self.c_skip(sigma) * noisy_actions + self.c_out(sigma) * output
+
+        return denoise
+
+
+class ScoreNetwork(nn.Module):
+    """
+    s(t, x, features, temperature), an estimate of grad_x log p_t(x | s): the published score network.
+
+    Source: DQS, arXiv:2410.01312: a plain network fed time embedding, noisy action, observation and temperature.
+
+    :param features_dim: size of the observation features
+    :param action_dim: size of the action
+    :param net_arch: sizes of the hidden layers
+    :param activation_fn: activation after each hidden layer
+    :param embedding_dim: size of the sinusoidal embedding of time, even
+    """
+
+    frequencies: th.Tensor
+
+    # Wave numbers of the embedding run from 1 to 1e-4 over 1000 t, as in the transformer's and in DDPM's (arXiv:2006.11239)
+    TIME_SCALE = 1000.0
+    MAX_PERIOD = 10_000.0
+
+    def __init__(
+        self,
+        features_dim: int,
+        action_dim: int,
+        net_arch: Sequence[int],
+        activation_fn: type[nn.Module],
+        embedding_dim: int = 128,
+    ):
+        super().__init__()
+        exponents = th.arange(embedding_dim // 2) / (embedding_dim // 2)
+        self.register_buffer("frequencies", self.TIME_SCALE * self.MAX_PERIOD**-exponents, persistent=False)
+        self.network = mlp(features_dim + action_dim + embedding_dim + 1, action_dim, net_arch, activation_fn)
+
+    def condition(self, features: th.Tensor, temperature: th.Tensor) -> Callable[[th.Tensor, th.Tensor], th.Tensor]:
+        """
+        :param features: (batch, features_dim)
+        :param temperature: scalar, in units of Q
+        :return: the score of these observations: maps noisy actions (batch, action_dim) and time (batch, 1) or (1, 1) to
+            the score, (batch, action_dim)
+        """
+        raw_output = condition_on_first_input(self.network, features)
+
+        def score(noisy_actions: th.Tensor, time: th.Tensor) -> th.Tensor:
+            phases = time * self.frequencies
+            embedding = th.cat([phases.sin(), phases.cos()], dim=-1)
+            return raw_output(noisy_actions, embedding, temperature.reshape(1, 1))
+
+        return score

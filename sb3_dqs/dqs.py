@@ -1,0 +1,468 @@
+"""How does DQS learn? Settings, and ``train()`` as a table of contents over critic, actor and temperature updates."""
+
+import inspect
+import math
+from collections import defaultdict
+from typing import Any, ClassVar, TypeVar
+
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.noise import ActionNoise
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.policies import BasePolicy, ContinuousCritic
+from stable_baselines3.common.preprocessing import get_action_dim
+from stable_baselines3.common.type_aliases import (
+    DictReplayBufferSamples,
+    GymEnv,
+    MaybeCallback,
+    PyTorchObs,
+    ReplayBufferSamples,
+    Schedule,
+)
+from stable_baselines3.common.utils import FloatSchedule, get_parameters_by_name, polyak_update
+from torch.nn import functional as F
+
+from sb3_dqs.checks import check_choice, check_integer, check_positive, is_finite_number
+from sb3_dqs.policies import DIFFUSIONS, CnnPolicy, DiffusionActor, DiffusionPolicy, MlpPolicy, MultiInputPolicy, min_q_fn
+from sb3_dqs.temperature import cooling_entropy_target, updated_log_temperature
+
+SelfDQS = TypeVar("SelfDQS", bound="DQS")
+
+# Constant temperature of the published setting, arXiv:2410.01312.
+PAPER_TEMPERATURE = 0.05
+
+# What ``target_entropy="auto"`` stands for, nats per action dimension. A uniform policy has ln 2 = 0.69, SAC's target is -1.
+AUTO_ENTROPY_PER_DIMENSION = -0.5
+
+DEFAULT_COOLING_UPDATES = 5000
+
+# An action coordinate beyond this share of the box counts as being at the wall.
+WALL = 0.99
+
+Metrics = dict[str, th.Tensor]
+
+
+class DQS(OffPolicyAlgorithm):
+    """
+    Diffusion Q-Sampling (DQS)
+
+    Off-policy actor-critic whose policy is the Boltzmann law exp(Q(s, a) / temperature) on the action box, sampled by a
+    diffusion model that is trained from the critic alone.
+    Paper: https://arxiv.org/abs/2410.01312
+
+    :param policy: The policy model to use (MlpPolicy, CnnPolicy, ...)
+    :param env: The environment to learn from (if registered in Gym, can be str)
+    :param learning_rate: learning rate for the optimizers of actor and critic;
+        it can be a function of the current progress remaining (from 1 to 0)
+    :param buffer_size: size of the replay buffer
+    :param learning_starts: how many steps of the model to collect transitions for before learning starts
+    :param batch_size: Minibatch size for each gradient update of the critic
+    :param tau: the soft update coefficient ("Polyak update", between 0 and 1)
+    :param gamma: the discount factor
+    :param train_freq: Update the model every ``train_freq`` steps. Alternatively pass a tuple of frequency and unit
+        like ``(5, "step")`` or ``(2, "episode")``.
+    :param gradient_steps: How many gradient steps to do after each rollout (see ``train_freq``);
+        ``-1`` means as many as steps done in the environment during the rollout.
+    :param action_noise: the action noise type (None by default), added to the actions of the policy.
+    :param replay_buffer_class: Replay buffer class to use (for instance ``HerReplayBuffer``).
+        If ``None``, it will be automatically selected.
+    :param replay_buffer_kwargs: Keyword arguments to pass to the replay buffer on creation.
+    :param optimize_memory_usage: Enable a memory efficient variant of the replay buffer at a cost of more complexity.
+    :param n_steps: When n_step > 1, uses n-step return (with the NStepReplayBuffer) when updating the Q-value network.
+    :param diffusion: ``"box"``, our setting, or ``"paper"``, the published algorithm with its published values.
+        Settings that are ``None`` below take the default of the chosen diffusion.
+    :param temperature: temperature of the policy, in units of Q: a float > 0, an SB3 schedule (for instance
+        :class:`~sb3_dqs.temperature.LogLinearSchedule`), or ``"auto"``: learned, so that the policy's entropy follows
+        ``target_entropy``. The paper has no automatic temperature: there ``"auto"`` is its constant, 0.05.
+    :param target_entropy: entropy that ``temperature="auto"`` holds the policy at, in nats for the whole action vector on
+        the [-1, 1] box; ``"auto"`` is -0.5 per action dimension
+    :param initial_temperature: where ``temperature="auto"`` starts, > 0, in units of Q (1.0 by default)
+    :param cooling_updates: with ``temperature="auto"``, the entropy target falls linearly from that of a nearly uniform
+        policy to ``target_entropy`` over this many updates, so that no good action is given up before it was tried (5000
+        by default; 0 to start with the final target)
+    :param score_estimator: what the denoiser regresses on: ``"stein"`` (default), posterior mean with Stein's control
+        variate; ``"value"``, without it, no gradients of Q; ``"gradient"``, gradients of Q alone. Box only.
+    :param n_score_samples: actions per regression point at which the critic is asked (box 16, even; paper 1000)
+    :param n_diffusion_steps: network passes per sampled action (box 6, paper 500)
+    :param actor_batch_size: regression points per actor update, at most ``batch_size`` (box 64, paper ``batch_size``)
+    :param policy_delay: update actor and temperature every this many critic updates
+    :param n_action_candidates: the deterministic action is the best by Q of this many candidates
+    :param diffusion_kwargs: rarely changed settings of :class:`~sb3_dqs.diffusion.box.BoxDiffusion` (``sigma_min``,
+        ``sigma_max``, ``sigma_data``) or :class:`~sb3_dqs.diffusion.paper.PaperDiffusion` (``sigma_min``, ``sigma_max``,
+        ``squash``, ``loss_weight_offset``)
+    :param stats_window_size: Window size for the rollout logging, specifying the number of episodes to average
+        the reported success rate, mean episode length, and mean reward over
+    :param tensorboard_log: the log location for tensorboard (if None, no logging)
+    :param policy_kwargs: additional arguments to be passed to the policy on creation, see
+        :class:`~sb3_dqs.policies.DiffusionPolicy`
+    :param verbose: Verbosity level: 0 for no output, 1 for info messages (such as device or wrappers used), 2 for
+        debug messages
+    :param seed: Seed for the pseudo random generators
+    :param device: Device (cpu, cuda, ...) on which the code should be run.
+        Setting it to auto, the code will be run on the GPU if possible.
+    :param _init_setup_model: Whether or not to build the network at the creation of the instance
+    :raises ValueError: if a setting is out of range, unknown, or without effect in the chosen diffusion
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
+        "MlpPolicy": MlpPolicy,
+        "CnnPolicy": CnnPolicy,
+        "MultiInputPolicy": MultiInputPolicy,
+    }
+    policy: DiffusionPolicy
+    actor: DiffusionActor
+    critic: ContinuousCritic
+    critic_target: ContinuousCritic
+
+    def __init__(
+        self,
+        policy: str | type[DiffusionPolicy],
+        env: GymEnv | str,
+        learning_rate: float | Schedule = 3e-4,
+        buffer_size: int = 1_000_000,  # 1e6
+        learning_starts: int = 100,
+        batch_size: int = 256,
+        tau: float = 0.005,
+        gamma: float = 0.99,
+        train_freq: int | tuple[int, str] = 1,
+        gradient_steps: int = 1,
+        action_noise: ActionNoise | None = None,
+        replay_buffer_class: type[ReplayBuffer] | None = None,
+        replay_buffer_kwargs: dict[str, Any] | None = None,
+        optimize_memory_usage: bool = False,
+        n_steps: int = 1,
+        diffusion: str = "box",
+        temperature: str | float | Schedule = "auto",
+        target_entropy: str | float = "auto",
+        initial_temperature: float | None = None,
+        cooling_updates: int | None = None,
+        score_estimator: str | None = None,
+        n_score_samples: int | None = None,
+        n_diffusion_steps: int | None = None,
+        actor_batch_size: int | None = None,
+        policy_delay: int = 1,
+        n_action_candidates: int = 1,
+        diffusion_kwargs: dict[str, Any] | None = None,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: th.device | str = "auto",
+        _init_setup_model: bool = True,
+    ):
+        try:
+            super().__init__(
+                policy,
+                env,
+                learning_rate,
+                buffer_size,
+                learning_starts,
+                batch_size,
+                tau,
+                gamma,
+                train_freq,
+                gradient_steps,
+                action_noise,
+                replay_buffer_class=replay_buffer_class,
+                replay_buffer_kwargs=replay_buffer_kwargs,
+                optimize_memory_usage=optimize_memory_usage,
+                n_steps=n_steps,
+                policy_kwargs=policy_kwargs,
+                stats_window_size=stats_window_size,
+                tensorboard_log=tensorboard_log,
+                verbose=verbose,
+                device=device,
+                seed=seed,
+                sde_support=False,
+                supported_action_spaces=(spaces.Box,),
+                support_multi_env=True,
+            )
+        except AssertionError as error:  # SB3 asserts that the action space is supported and bounded
+            raise ValueError(f"DQS needs a bounded Box action space; rescale or wrap the environment's. {error}") from error
+
+        self.diffusion = diffusion
+        self.temperature = temperature
+        self.target_entropy = target_entropy
+        self.initial_temperature = initial_temperature
+        self.cooling_updates = cooling_updates
+        self.score_estimator = score_estimator
+        self.n_score_samples = n_score_samples
+        self.n_diffusion_steps = n_diffusion_steps
+        self.actor_batch_size = actor_batch_size
+        self.policy_delay = policy_delay
+        self.n_action_candidates = n_action_candidates
+        self.diffusion_kwargs = diffusion_kwargs
+
+        if _init_setup_model:
+            self._setup_model()
+
+    def _setup_model(self) -> None:
+        self._check_settings()
+        # The policy gets the diffusion's settings beside the user's policy_kwargs, which stay as they were given
+        user_policy_kwargs = self.policy_kwargs
+        self.policy_kwargs = {**user_policy_kwargs, **self._diffusion_policy_kwargs()}
+        try:
+            super()._setup_model()
+        finally:
+            self.policy_kwargs = user_policy_kwargs
+        self._create_aliases()
+        self.batch_norm_stats = get_parameters_by_name(self.critic, ["running_"])
+        self.batch_norm_stats_target = get_parameters_by_name(self.critic_target, ["running_"])
+        self._setup_temperature()
+
+    def _check_settings(self) -> None:
+        check_choice("diffusion", self.diffusion, DIFFUSIONS)
+        check_integer("policy_delay", self.policy_delay, 1, "1 updates actor and critic together")
+        check_integer("n_action_candidates", self.n_action_candidates, 1, "1 switches the ranking by Q off")
+        if self.actor_batch_size is not None:
+            check_integer("actor_batch_size", self.actor_batch_size, 1, "None takes the default of the diffusion")
+            if self.actor_batch_size > self.batch_size:
+                raise ValueError(
+                    f"actor_batch_size must be at most batch_size={self.batch_size}, got {self.actor_batch_size}; "
+                    "the regression points are rows of the critic's batch, so raise batch_size as well"
+                )
+        self._check_diffusion_settings()
+        self._check_temperature_settings()
+
+    def _check_diffusion_settings(self) -> None:
+        taken = sorted(set(self._diffusion_policy_kwargs()) & set(self.policy_kwargs))
+        if taken:
+            raise ValueError(f"policy_kwargs must not hold {taken}; pass them as arguments of DQS")
+        for name in self.diffusion_kwargs or {}:
+            if hasattr(self, name):
+                raise ValueError(f"diffusion_kwargs must not hold {name!r}; pass {name}=... to DQS itself")
+        known = {name: list(inspect.signature(diffusion).parameters)[4:] for name, diffusion in DIFFUSIONS.items()}
+        for name in self._diffusion_policy_kwargs()["diffusion_kwargs"]:
+            others = [other for other, settings in known.items() if name in settings and name not in known[self.diffusion]]
+            if others:
+                raise ValueError(
+                    f"{name} is a setting of diffusion={others[0]!r} and has no effect with diffusion={self.diffusion!r}; "
+                    f"leave it out, or choose diffusion={others[0]!r}"
+                )
+            check_choice(f"each setting of diffusion={self.diffusion!r}", name, known[self.diffusion])
+
+    def _check_temperature_settings(self) -> None:
+        if isinstance(self.temperature, str):
+            check_choice("temperature", self.temperature, ["auto"])
+        else:
+            schedule = FloatSchedule(self.temperature)
+            for progress_remaining in (1.0, 0.0):
+                check_positive(
+                    "temperature", schedule(progress_remaining), "for near-greedy actions use a small value such as 0.01"
+                )
+        if self.target_entropy != "auto":
+            largest = math.log(2) * get_action_dim(self.action_space)
+            if not is_finite_number(self.target_entropy) or self.target_entropy >= largest:  # type: ignore[operator]
+                raise ValueError(
+                    f"target_entropy must be 'auto' or a number < {largest:.2f} nats, the entropy of uniform actions, got "
+                    f"{self.target_entropy!r}; -0.5 per action dimension is the default"
+                )
+        if self.initial_temperature is not None:
+            check_positive("initial_temperature", self.initial_temperature, "1.0 is the default")
+        if self.cooling_updates is not None:
+            check_integer("cooling_updates", self.cooling_updates, 0, "0 starts with the final entropy target")
+        if self.temperature != "auto" or self.diffusion == "paper":
+            for name in ("target_entropy", "initial_temperature", "cooling_updates"):
+                if getattr(self, name) not in (None, "auto"):
+                    raise ValueError(
+                        f"{name}={getattr(self, name)!r} has no effect without the automatic temperature; leave it out, "
+                        "or choose diffusion='box' and temperature='auto'"
+                    )
+
+    def _diffusion_policy_kwargs(self) -> dict[str, Any]:
+        named_settings = {
+            "score_estimator": self.score_estimator,
+            "n_score_samples": self.n_score_samples,
+            "n_diffusion_steps": self.n_diffusion_steps,
+        }
+        given_settings = {name: value for name, value in named_settings.items() if value is not None}
+        return {
+            "diffusion": self.diffusion,
+            "diffusion_kwargs": {**(self.diffusion_kwargs or {}), **given_settings},
+            "n_action_candidates": self.n_action_candidates,
+        }
+
+    def _setup_temperature(self) -> None:
+        self.action_dim = get_action_dim(self.action_space)
+        # With a schedule, the temperature is set from it before every round of updates; without, it is learned
+        self.temperature_schedule: FloatSchedule | None = None
+        if self.temperature != "auto":
+            self.temperature_schedule = FloatSchedule(self.temperature)  # type: ignore[arg-type]
+        elif self.diffusion == "paper":
+            self.temperature_schedule = FloatSchedule(PAPER_TEMPERATURE)
+        is_auto = self.target_entropy == "auto"
+        self.final_target_entropy = AUTO_ENTROPY_PER_DIMENSION * self.action_dim if is_auto else float(self.target_entropy)
+
+        if self.temperature_schedule is None:
+            start = 1.0 if self.initial_temperature is None else self.initial_temperature
+        else:
+            start = self.temperature_schedule(1.0)
+        self.log_temperature = th.tensor(math.log(start), device=self.device)
+
+    def _create_aliases(self) -> None:
+        self.actor = self.policy.actor
+        self.critic = self.policy.critic
+        self.critic_target = self.policy.critic_target
+
+    def train(self, gradient_steps: int, batch_size: int = 64) -> None:
+        # Switch to train mode (this affects batch norm / dropout)
+        self.policy.set_training_mode(True)
+        self._update_learning_rate([self.actor.optimizer, self.critic.optimizer])
+        self._follow_temperature_schedule()
+
+        metrics: dict[str, list[th.Tensor]] = defaultdict(list)
+        for _ in range(gradient_steps):
+            replay_data = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)  # type: ignore[union-attr]
+            next_actions = self._sample_next_actions(replay_data)
+            step_metrics = self._update_critic(replay_data, next_actions)
+            self._n_updates += 1
+            if self._n_updates % self.policy_delay == 0:
+                step_metrics |= self._update_actor(replay_data, next_actions)
+            self._update_target_network()
+            for name, value in step_metrics.items():
+                metrics[name].append(value)
+
+        self._check_and_log(metrics)
+
+    def _sample_next_actions(self, replay_data: ReplayBufferSamples | DictReplayBufferSamples) -> th.Tensor:
+        with th.no_grad():
+            return self.actor(replay_data.next_observations)
+
+    def _update_critic(self, replay_data: ReplayBufferSamples | DictReplayBufferSamples, next_actions: th.Tensor) -> Metrics:
+        # For n-step replay, discount factor is gamma**n_steps (when no early termination)
+        discounts = replay_data.discounts if replay_data.discounts is not None else self.gamma
+        with th.no_grad():
+            next_q_values = th.cat(self.critic_target(replay_data.next_observations, next_actions), dim=1)
+            next_q_values = next_q_values.amin(dim=1, keepdim=True)
+            # No entropy term: the paper's backup
+            target_q_values = replay_data.rewards + (1 - replay_data.dones) * discounts * next_q_values
+
+        current_q_values = self.critic(replay_data.observations, replay_data.actions)
+        critic_loss = 0.5 * th.stack([F.mse_loss(current_q, target_q_values) for current_q in current_q_values]).sum()
+        self.critic.optimizer.zero_grad()
+        critic_loss.backward()
+        self.critic.optimizer.step()
+        return {
+            "critic_loss": critic_loss.detach(),
+            "mean_q": th.stack(current_q_values).detach().mean(),
+            "wall_share": (next_actions.abs() > WALL).to(next_actions.dtype).mean(),
+        }
+
+    def _update_actor(self, replay_data: ReplayBufferSamples | DictReplayBufferSamples, next_actions: th.Tensor) -> Metrics:
+        # The first regression points are pairs (s', a') just drawn from the policy for the TD target, which are free and
+        # which the entropy is read from; the others are replay pairs.
+        n_points = self._n_regression_points(len(next_actions))
+        n_on_policy = math.ceil(self.actor.diffusion.ON_POLICY_SHARE * n_points)
+        on_policy, replayed = slice(0, n_on_policy), slice(n_on_policy, n_points)
+        observations = _concatenate(
+            _select(replay_data.next_observations, on_policy), _select(replay_data.observations, replayed)
+        )
+        actions = th.cat([next_actions[on_policy], replay_data.actions[replayed]])
+
+        features = self.actor.extract_features(observations, self.actor.features_extractor)
+        regression = self.actor.diffusion.regress(
+            features, actions, n_on_policy, min_q_fn(self.critic, observations), self.log_temperature.exp()
+        )
+        self.actor.optimizer.zero_grad()
+        regression.loss.backward()
+        self.actor.optimizer.step()
+
+        metrics = {"actor_loss": regression.loss.detach(), "effective_sample_size": regression.effective_sample_size}
+        if regression.entropy is not None:
+            metrics["entropy"] = regression.entropy / self.action_dim
+            if self.temperature_schedule is None:
+                self._update_temperature(regression.entropy)
+        return metrics
+
+    def _n_regression_points(self, batch_size: int) -> int:
+        wanted = self.actor.diffusion.DEFAULT_BATCH_SIZE if self.actor_batch_size is None else self.actor_batch_size
+        return batch_size if wanted is None else min(wanted, batch_size)
+
+    def _update_temperature(self, entropy: th.Tensor) -> None:
+        self.log_temperature = updated_log_temperature(
+            self.log_temperature, entropy, self._current_target_entropy(), self.action_dim
+        )
+
+    def _current_target_entropy(self) -> float:
+        cooling_updates = DEFAULT_COOLING_UPDATES if self.cooling_updates is None else self.cooling_updates
+        return cooling_entropy_target(self._n_updates, self.final_target_entropy, self.action_dim, cooling_updates)
+
+    def _follow_temperature_schedule(self) -> None:
+        if self.temperature_schedule is not None:
+            self.log_temperature.fill_(math.log(self.temperature_schedule(self._current_progress_remaining)))
+
+    def _update_target_network(self) -> None:
+        polyak_update(self.critic.parameters(), self.critic_target.parameters(), self.tau)
+        # Copy running stats, see GH issue #996
+        polyak_update(self.batch_norm_stats, self.batch_norm_stats_target, 1.0)
+
+    def _check_and_log(self, metrics: dict[str, list[th.Tensor]]) -> None:
+        """Log the mean of each metric over this round of updates; one transfer from the device for all of them."""
+        names = list(metrics)
+        rounds = [th.stack(metrics[name]) for name in names]
+        *means, temperature = th.stack([*(values.mean() for values in rounds), self.log_temperature.exp()]).tolist()
+        for name, mean, values in zip(names, means, rounds, strict=True):
+            if not math.isfinite(mean):
+                self._raise_non_finite(name, values)
+            self.logger.record(f"train/{name}", mean)
+        self.logger.record("train/temperature", temperature)
+        if self.temperature_schedule is None:
+            self.logger.record("train/target_entropy", self._current_target_entropy() / self.action_dim)
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+
+    def _raise_non_finite(self, name: str, values: th.Tensor) -> None:
+        # ValueError prunes an Optuna trial
+        first_bad = int((~th.isfinite(values)).nonzero()[0])
+        raise ValueError(
+            f"{name} is not finite at update {self._n_updates - len(values) + first_bad + 1}, temperature "
+            f"{self.log_temperature.exp().item():.3g}. Look for NaN or infinite rewards and observations (SB3's "
+            "VecCheckNan finds them); else try a smaller learning_rate, or VecNormalize for observations and rewards. "
+            "The model can still be saved."
+        )
+
+    def learn(
+        self: SelfDQS,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 4,
+        tb_log_name: str = "DQS",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> SelfDQS:
+        return super().learn(
+            total_timesteps=total_timesteps,
+            callback=callback,
+            log_interval=log_interval,
+            tb_log_name=tb_log_name,
+            reset_num_timesteps=reset_num_timesteps,
+            progress_bar=progress_bar,
+        )
+
+    def _excluded_save_params(self) -> list[str]:
+        return [
+            *super()._excluded_save_params(),
+            "actor",
+            "critic",
+            "critic_target",
+            "batch_norm_stats",
+            "batch_norm_stats_target",
+        ]
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        return ["policy", "actor.optimizer", "critic.optimizer"], ["log_temperature"]
+
+
+def _select(observations: PyTorchObs, rows: slice) -> PyTorchObs:
+    if isinstance(observations, dict):
+        return {key: values[rows] for key, values in observations.items()}
+    return observations[rows]
+
+
+def _concatenate(first: PyTorchObs, second: PyTorchObs) -> PyTorchObs:
+    if isinstance(first, dict):
+        assert isinstance(second, dict)
+        return {key: th.cat([first[key], second[key]]) for key in first}
+    assert isinstance(second, th.Tensor)
+    return th.cat([first, second])

@@ -1,0 +1,104 @@
+"""Does a policy keep several good actions alive? A plane with four equally good goals around the start."""
+
+from typing import Any, ClassVar
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+GOALS = np.array([[5.0, 0.0], [-5.0, 0.0], [0.0, 5.0], [0.0, -5.0]])
+
+
+class MultiGoalEnv(gym.Env[np.ndarray, np.ndarray]):
+    """
+    Four-goal arena: a point moves in the plane towards one of the goals (+-5, 0), (0, +-5), all of the same worth.
+
+    Observation: position, in the arena [-7, 7]^2. Action: displacement, in [-1, 1]^2. Reward: minus the squared distance
+    to the nearest goal, minus ``action_cost`` times the squared length of the action, plus ``goal_reward`` where the goal
+    is reached (within 1), which ends the episode; all times ``reward_scale``. 30 steps at most.
+    Source: the multi-goal environment of soft Q-learning, arXiv:1702.08165, as in DACER's code, arXiv:2405.15177; there
+    ``action_cost`` is 30.
+
+    :param action_cost: cost of a squared unit of displacement
+    :param goal_reward: reward for reaching a goal
+    :param reward_scale: factor on all rewards
+    :param start_noise: standard deviation of the start position around the origin, per coordinate
+    :param render_mode: ``"rgb_array"`` or None
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 10}
+
+    ARENA_HALF_WIDTH = 7.0
+    GOAL_RADIUS = 1.0
+
+    def __init__(
+        self,
+        action_cost: float = 1.0,
+        goal_reward: float = 10.0,
+        reward_scale: float = 0.1,
+        start_noise: float = 0.1,
+        render_mode: str | None = None,
+    ):
+        self.action_cost = action_cost
+        self.goal_reward = goal_reward
+        self.reward_scale = reward_scale
+        self.start_noise = start_noise
+        self.render_mode = render_mode
+        self.observation_space = spaces.Box(-self.ARENA_HALF_WIDTH, self.ARENA_HALF_WIDTH, (2,), np.float32)
+        self.action_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
+        self.position = np.zeros(2)
+        self.trace: list[np.ndarray] = []
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
+        """
+        :param seed: of the start position
+        :param options: ``{"start": (x, y)}`` starts from there, without noise
+        :return: observation and info
+        """
+        super().reset(seed=seed)
+        if options is not None and "start" in options:
+            self.position = self._inside_arena(np.asarray(options["start"], dtype=np.float64))
+        else:
+            self.position = self.start_noise * self.np_random.standard_normal(2)
+        self.trace = [self.position]
+        return self._observation(), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """
+        :param action: (2,), displacement, in [-1, 1]
+        :return: observation, reward, terminated, truncated, info with ``goal`` (index of the goal reached, or -1) and
+            ``is_success``
+        """
+        displacement = np.clip(np.asarray(action, dtype=np.float64), -1.0, 1.0)
+        self.position = self._inside_arena(self.position + displacement)
+        self.trace.append(self.position)
+        distances = np.linalg.norm(GOALS - self.position, axis=1)
+        nearest = int(distances.argmin())
+        reached = bool(distances[nearest] < self.GOAL_RADIUS)
+        reward = -(distances[nearest] ** 2) - self.action_cost * float(displacement @ displacement)
+        reward += self.goal_reward * reached
+        info = {"goal": nearest if reached else -1, "is_success": reached}
+        return self._observation(), float(self.reward_scale * reward), reached, False, info
+
+    def render(self) -> np.ndarray | None:
+        """
+        :return: (280, 280, 3) image of arena, goals (green), trace (grey) and position (red); None without render mode
+        """
+        if self.render_mode != "rgb_array":
+            return None
+        size = 280
+        pixels = (np.arange(size) + 0.5) / size * 2 * self.ARENA_HALF_WIDTH - self.ARENA_HALF_WIDTH
+        grid = np.stack(np.meshgrid(pixels, -pixels), axis=-1)
+        image = np.full((size, size, 3), 255, dtype=np.uint8)
+        discs = [(goal, self.GOAL_RADIUS, (120, 200, 120)) for goal in GOALS]
+        discs += [(point, 0.12, (150, 150, 150)) for point in self.trace]
+        discs += [(self.position, 0.25, (220, 60, 60))]
+        for centre, radius, colour in discs:
+            image[np.linalg.norm(grid - centre, axis=-1) < radius] = colour
+        return image
+
+    def _inside_arena(self, position: np.ndarray) -> np.ndarray:
+        return np.clip(position, -self.ARENA_HALF_WIDTH, self.ARENA_HALF_WIDTH)
+
+    def _observation(self) -> np.ndarray:
+        return self.position.astype(np.float32)

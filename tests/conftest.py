@@ -1,0 +1,44 @@
+"""Settings of every test: one torch thread per worker, and small models."""
+
+import os
+
+# MuJoCo and matplotlib must not look for a screen
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch as th
+from gymnasium import spaces
+
+th.set_num_threads(1)
+
+SMALL = {"policy_kwargs": {"net_arch": [16, 16]}, "learning_starts": 20, "batch_size": 16, "buffer_size": 1_000}
+# every part of the published setting, at a size for tests
+SMALL_PAPER = {**SMALL, "diffusion": "paper", "n_score_samples": 8, "n_diffusion_steps": 5}
+SETTINGS = {"box": SMALL, "paper": SMALL_PAPER}
+
+
+@pytest.fixture(params=list(SETTINGS))
+def settings(request):
+    """Small settings of the box and of the paper diffusion."""
+    return dict(SETTINGS[request.param])
+
+
+class RandomEnv(gym.Env):
+    """Observations drawn from any space, a reward that depends on the action; episodes of 10 steps."""
+
+    def __init__(self, observation_space: spaces.Space, action_dim: int = 2, action_dtype: type = np.float32):
+        self.observation_space = observation_space
+        self.action_space = spaces.Box(-2.0, 3.0, (action_dim,), action_dtype)
+        self.observation_space.seed(0)
+        self.step_count = 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.step_count = 0
+        return self.observation_space.sample(), {}
+
+    def step(self, action):
+        self.step_count += 1
+        return self.observation_space.sample(), -float(np.sum(np.square(action))), False, self.step_count >= 10, {}

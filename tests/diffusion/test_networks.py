@@ -1,0 +1,67 @@
+"""Do the networks have the limits and inputs that their formulas promise?"""
+
+import math
+
+import torch as th
+from torch import nn
+
+from sb3_dqs.diffusion.networks import PreconditionedDenoiser, ScoreNetwork, condition_on_first_input, mlp
+
+
+def denoiser(**kwargs):
+    th.manual_seed(0)
+    return PreconditionedDenoiser(3, 2, [16, 16], nn.ReLU, 0.02, 3.0, 0.5, **kwargs)
+
+
+def test_conditioned_network_equals_the_network_on_the_concatenated_input():
+    th.manual_seed(0)
+    network = mlp(3 + 2 + 4, 5, [8, 8], nn.Tanh).double()
+    features, actions = th.randn(6, 3).double(), th.randn(10, 6, 2).double()
+    embedding = th.randn(1, 4).double()
+    expected = network(th.cat([features.expand(10, 6, 3), actions, embedding.expand(10, 6, 4)], dim=-1))
+    assert th.allclose(condition_on_first_input(network, features)(actions, embedding), expected, atol=1e-12)
+
+
+def test_network_without_hidden_layers_is_linear_and_can_be_conditioned():
+    network = mlp(5, 1, [], nn.ReLU)
+    features, actions = th.randn(4, 3), th.randn(7, 4, 2)
+    expected = network(th.cat([features.expand(7, 4, 3), actions], dim=-1))
+    assert th.allclose(condition_on_first_input(network, features)(actions), expected, atol=1e-6)
+
+
+def test_preconditioning_has_the_edm_coefficients():
+    model, sigma = denoiser(), th.tensor(0.5)
+    # at sigma = sigma_data = 0.5
+    assert math.isclose(model.c_skip(sigma), 0.5)
+    assert math.isclose(model.c_out(sigma), 0.5 / math.sqrt(2), rel_tol=1e-6)
+    assert math.isclose(model.c_in(sigma), math.sqrt(2), rel_tol=1e-6)
+
+
+def test_denoiser_returns_its_input_at_no_noise_and_forgets_it_at_large_noise():
+    model = denoiser()
+    features, noisy_actions = th.randn(4, 3), th.randn(4, 2)
+    denoise = model.condition(features)
+    assert th.allclose(denoise(noisy_actions, th.full((1, 1), 1e-6)), noisy_actions, atol=1e-5)
+    far = denoise(1e4 * noisy_actions, th.full((1, 1), 1e4))
+    assert far.abs().max() < 1.0
+
+
+def test_denoiser_reads_features_noisy_actions_and_sigma():
+    model = denoiser()
+    features, noisy_actions, sigma = th.randn(4, 3), th.randn(4, 2), th.full((4, 1), 0.4)
+    reference = model.condition(features)(noisy_actions, sigma)
+    assert not th.allclose(model.condition(features + 1)(noisy_actions, sigma), reference)
+    assert not th.allclose(model.condition(features)(noisy_actions + 1, sigma), reference)
+    assert not th.allclose(model.condition(features)(noisy_actions, sigma + 1), reference)
+
+
+def test_score_network_reads_time_noisy_actions_features_and_temperature():
+    th.manual_seed(0)
+    model = ScoreNetwork(3, 2, [16, 16], nn.ReLU)
+    assert model.network[0].in_features == 3 + 2 + 128 + 1
+    features, noisy_actions, time, temperature = th.randn(4, 3), th.randn(4, 2), th.rand(4, 1), th.tensor(0.05)
+    reference = model.condition(features, temperature)(noisy_actions, time)
+    assert not th.allclose(model.condition(features + 1, temperature)(noisy_actions, time), reference)
+    assert not th.allclose(model.condition(features, temperature + 1)(noisy_actions, time), reference)
+    assert not th.allclose(model.condition(features, temperature)(noisy_actions + 1, time), reference)
+    assert not th.allclose(model.condition(features, temperature)(noisy_actions, time + 0.1), reference)
