@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from sb3_dqs.checks import check_choice, check_integer, check_positive, is_finite_number
 from sb3_dqs.policies import DIFFUSIONS, CnnPolicy, DiffusionActor, DiffusionPolicy, MlpPolicy, MultiInputPolicy, min_q_fn
-from sb3_dqs.temperature import cooling_entropy_target, updated_log_temperature
+from sb3_dqs.temperature import cooling_entropy_target, stepped_log_temperature, tracked_q_spread
 
 SelfDQS = TypeVar("SelfDQS", bound="DQS")
 
@@ -35,6 +35,8 @@ PAPER_TEMPERATURE = 0.05
 # What ``target_entropy="auto"`` stands for, nats per action dimension. A uniform policy has ln 2 = 0.69, SAC's target is -1.
 AUTO_ENTROPY_PER_DIMENSION = -0.5
 
+# Start of the automatic temperature, relative to the spread of Q, and length of the cooling of its entropy target.
+DEFAULT_INITIAL_TEMPERATURE = 3.0
 DEFAULT_COOLING_UPDATES = 5000
 
 # An action coordinate beyond this share of the box counts as being at the wall.
@@ -77,7 +79,9 @@ class DQS(OffPolicyAlgorithm):
         ``target_entropy``. The paper has no automatic temperature: there ``"auto"`` is its constant, 0.05.
     :param target_entropy: entropy that ``temperature="auto"`` holds the policy at, in nats for the whole action vector on
         the [-1, 1] box; ``"auto"`` is -0.5 per action dimension
-    :param initial_temperature: where ``temperature="auto"`` starts, > 0, in units of Q (1.0 by default)
+    :param initial_temperature: where ``temperature="auto"`` starts, > 0, relative to the spread of Q (the standard
+        deviation of Q over the action box, followed as Q is learned): 3.0 by default, a nearly uniform policy, whatever
+        the scale of the rewards
     :param cooling_updates: with ``temperature="auto"``, the entropy target falls linearly from that of a nearly uniform
         policy to ``target_entropy`` over this many updates, so that no good action is given up before it was tried (5000
         by default; 0 to start with the final target)
@@ -85,7 +89,7 @@ class DQS(OffPolicyAlgorithm):
         variate; ``"value"``, without it, no gradients of Q; ``"gradient"``, gradients of Q alone. Box only.
     :param n_score_samples: actions per regression point at which the critic is asked (box 16, even; paper 1000)
     :param n_diffusion_steps: network passes per sampled action (box 6, paper 500)
-    :param actor_batch_size: regression points per actor update, at most ``batch_size`` (box 64, paper ``batch_size``)
+    :param actor_batch_size: regression points per actor update, at most ``batch_size`` (box 32, paper ``batch_size``)
     :param policy_delay: update actor and temperature every this many critic updates
     :param n_action_candidates: the deterministic action is the best by Q of this many candidates
     :param diffusion_kwargs: rarely changed settings of :class:`~sb3_dqs.diffusion.box.BoxDiffusion` (``sigma_min``,
@@ -244,14 +248,14 @@ class DQS(OffPolicyAlgorithm):
             check_choice(f"each setting of diffusion={self.diffusion!r}", name, known[self.diffusion])
 
     def _check_temperature_settings(self) -> None:
+        greedy = "for near-greedy actions use a small value such as 0.01"
         if isinstance(self.temperature, str):
             check_choice("temperature", self.temperature, ["auto"])
-        else:
-            schedule = FloatSchedule(self.temperature)
+        elif callable(self.temperature):
             for progress_remaining in (1.0, 0.0):
-                check_positive(
-                    "temperature", schedule(progress_remaining), "for near-greedy actions use a small value such as 0.01"
-                )
+                check_positive("temperature", self.temperature(progress_remaining), greedy)
+        else:
+            check_positive("temperature", self.temperature, greedy)
         if self.target_entropy != "auto":
             largest = math.log(2) * get_action_dim(self.action_space)
             if not is_finite_number(self.target_entropy) or self.target_entropy >= largest:  # type: ignore[operator]
@@ -260,7 +264,7 @@ class DQS(OffPolicyAlgorithm):
                     f"{self.target_entropy!r}; -0.5 per action dimension is the default"
                 )
         if self.initial_temperature is not None:
-            check_positive("initial_temperature", self.initial_temperature, "1.0 is the default")
+            check_positive("initial_temperature", self.initial_temperature, "3.0 is the default")
         if self.cooling_updates is not None:
             check_integer("cooling_updates", self.cooling_updates, 0, "0 starts with the final entropy target")
         if self.temperature != "auto" or self.diffusion == "paper":
@@ -289,17 +293,20 @@ class DQS(OffPolicyAlgorithm):
         # With a schedule, the temperature is set from it before every round of updates; without, it is learned
         self.temperature_schedule: FloatSchedule | None = None
         if self.temperature != "auto":
-            self.temperature_schedule = FloatSchedule(self.temperature)  # type: ignore[arg-type]
+            is_schedule = callable(self.temperature)
+            self.temperature_schedule = FloatSchedule(self.temperature if is_schedule else float(self.temperature))
         elif self.diffusion == "paper":
             self.temperature_schedule = FloatSchedule(PAPER_TEMPERATURE)
         is_auto = self.target_entropy == "auto"
-        self.final_target_entropy = AUTO_ENTROPY_PER_DIMENSION * self.action_dim if is_auto else float(self.target_entropy)
+        self.entropy_goal = AUTO_ENTROPY_PER_DIMENSION * self.action_dim if is_auto else float(self.target_entropy)
 
         if self.temperature_schedule is None:
-            start = 1.0 if self.initial_temperature is None else self.initial_temperature
+            start = DEFAULT_INITIAL_TEMPERATURE if self.initial_temperature is None else self.initial_temperature
         else:
             start = self.temperature_schedule(1.0)
+        # A learned temperature is relative to the spread of Q; a scheduled one is absolute, and the spread stays 1
         self.log_temperature = th.tensor(math.log(start), device=self.device)
+        self.q_spread = th.ones((), device=self.device)
 
     def _create_aliases(self) -> None:
         self.actor = self.policy.actor
@@ -363,7 +370,7 @@ class DQS(OffPolicyAlgorithm):
 
         features = self.actor.extract_features(observations, self.actor.features_extractor)
         regression = self.actor.diffusion.regress(
-            features, actions, n_on_policy, min_q_fn(self.critic, observations), self.log_temperature.exp()
+            features, actions, n_on_policy, min_q_fn(self.critic, observations), self._current_temperature()
         )
         self.actor.optimizer.zero_grad()
         regression.loss.backward()
@@ -372,22 +379,28 @@ class DQS(OffPolicyAlgorithm):
         metrics = {"actor_loss": regression.loss.detach(), "effective_sample_size": regression.effective_sample_size}
         if regression.entropy is not None:
             metrics["entropy"] = regression.entropy / self.action_dim
+            metrics["q_spread"] = regression.q_spread
             if self.temperature_schedule is None:
-                self._update_temperature(regression.entropy)
+                self._update_temperature(regression.entropy, regression.q_spread)
         return metrics
 
     def _n_regression_points(self, batch_size: int) -> int:
         wanted = self.actor.diffusion.DEFAULT_BATCH_SIZE if self.actor_batch_size is None else self.actor_batch_size
         return batch_size if wanted is None else min(wanted, batch_size)
 
-    def _update_temperature(self, entropy: th.Tensor) -> None:
-        self.log_temperature = updated_log_temperature(
+    def _update_temperature(self, entropy: th.Tensor, q_spread: th.Tensor) -> None:
+        n_measurements = (self._n_updates - 1) // self.policy_delay
+        self.q_spread = tracked_q_spread(self.q_spread, q_spread, n_measurements)
+        self.log_temperature = stepped_log_temperature(
             self.log_temperature, entropy, self._current_target_entropy(), self.action_dim
         )
 
     def _current_target_entropy(self) -> float:
         cooling_updates = DEFAULT_COOLING_UPDATES if self.cooling_updates is None else self.cooling_updates
-        return cooling_entropy_target(self._n_updates, self.final_target_entropy, self.action_dim, cooling_updates)
+        return cooling_entropy_target(self._n_updates, self.entropy_goal, self.action_dim, cooling_updates)
+
+    def _current_temperature(self) -> th.Tensor:
+        return self.q_spread * self.log_temperature.exp()
 
     def _follow_temperature_schedule(self) -> None:
         if self.temperature_schedule is not None:
@@ -402,7 +415,7 @@ class DQS(OffPolicyAlgorithm):
         """Log the mean of each metric over this round of updates; one transfer from the device for all of them."""
         names = list(metrics)
         rounds = [th.stack(metrics[name]) for name in names]
-        *means, temperature = th.stack([*(values.mean() for values in rounds), self.log_temperature.exp()]).tolist()
+        *means, temperature = th.stack([*(values.mean() for values in rounds), self._current_temperature()]).tolist()
         for name, mean, values in zip(names, means, rounds, strict=True):
             if not math.isfinite(mean):
                 self._raise_non_finite(name, values)
@@ -417,7 +430,7 @@ class DQS(OffPolicyAlgorithm):
         first_bad = int((~th.isfinite(values)).nonzero()[0])
         raise ValueError(
             f"{name} is not finite at update {self._n_updates - len(values) + first_bad + 1}, temperature "
-            f"{self.log_temperature.exp().item():.3g}. Look for NaN or infinite rewards and observations (SB3's "
+            f"{self._current_temperature().item():.3g}. Look for NaN or infinite rewards and observations (SB3's "
             "VecCheckNan finds them); else try a smaller learning_rate, or VecNormalize for observations and rewards. "
             "The model can still be saved."
         )
@@ -451,7 +464,7 @@ class DQS(OffPolicyAlgorithm):
         ]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
-        return ["policy", "actor.optimizer", "critic.optimizer"], ["log_temperature"]
+        return ["policy", "actor.optimizer", "critic.optimizer"], ["log_temperature", "q_spread"]
 
 
 def _select(observations: PyTorchObs, rows: slice) -> PyTorchObs:

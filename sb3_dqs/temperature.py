@@ -5,15 +5,22 @@ import math
 import torch as th
 
 # The first entropy target, nats per action dimension: just below ln 2 = 0.69 of the uniform law on [-1, 1], so hot that
-# every mode is visited, whatever the scale of the rewards.
+# every mode is visited.
 HOT_ENTROPY_PER_DIMENSION = 0.65
 
-# Change of ln(temperature) per update and per nat of entropy error per dimension. The entropy of a Gaussian policy grows
-# by half a nat per dimension and unit of ln(temperature), so errors decay within about 400 updates.
-TEMPERATURE_GAIN = 5e-3
+# Change of the log temperature per update: per nat of entropy error per dimension, and at most. The entropy of a Gaussian
+# policy grows by half a nat per dimension and unit of log temperature, so small errors decay within about 400 updates.
+ENTROPY_GAIN = 5e-3
+MAX_STEP = 2e-3
 
-# Bounds of ln(temperature): only met when Q does not depend on the action at all.
+# Share of a new measurement in the running spread of Q: an average over about 100 updates.
+SPREAD_RATE = 0.01
+
+# The log of the relative temperature stays within these bounds: only met when Q does not depend on the action at all.
 MAX_ABS_LOG_TEMPERATURE = 20.0
+
+# The running spread of Q stays above this, so that a critic that ignores the action leaves the temperature finite.
+MIN_Q_SPREAD = 1e-8
 
 
 class LogLinearSchedule:
@@ -44,12 +51,27 @@ class LogLinearSchedule:
         return f"LogLinearSchedule(initial={self.initial}, final={self.final}, end_fraction={self.end_fraction})"
 
 
+def tracked_q_spread(q_spread: th.Tensor, measured: th.Tensor, n_updates: int) -> th.Tensor:
+    """
+    Running mean of the spread of Q over the action box.
+
+    A plain mean over the first 1 / ``SPREAD_RATE`` updates, then exponential.
+
+    :param q_spread: scalar, running mean so far, in units of Q
+    :param measured: scalar, spread of Q in this update, in units of Q
+    :param n_updates: number of measurements before this one
+    :return: scalar, > 0
+    """
+    rate = max(SPREAD_RATE, 1 / (n_updates + 1))
+    return (q_spread + rate * (measured - q_spread)).clamp(min=MIN_Q_SPREAD)
+
+
 def cooling_entropy_target(n_updates: int, final_target: float, action_dim: int, cooling_updates: int) -> float:
     """
     Entropy target that starts near the uniform law and falls linearly to its final value.
 
-    A goal that early noise leaves out is never visited again, at any later temperature. Entropy has no scale, so cooling
-    by an entropy target is equally slow for small and large rewards.
+    A policy that cools faster than it explores gives up goals that early noise left out, and never visits them again at
+    any later temperature.
 
     :param n_updates: updates done so far
     :param final_target: entropy target after cooling, nats, for the whole action vector
@@ -62,20 +84,21 @@ def cooling_entropy_target(n_updates: int, final_target: float, action_dim: int,
     return hot_target + cooled * (final_target - hot_target)
 
 
-def updated_log_temperature(
+def stepped_log_temperature(
     log_temperature: th.Tensor, entropy: th.Tensor, target_entropy: float, action_dim: int
 ) -> th.Tensor:
     """
     One step of the dual problem: heat when the policy's entropy is below its target, cool when above.
 
-    Source: the automatic temperature of SAC, arXiv:1812.05905, with plain gradient steps on ln(temperature).
+    Source: the automatic temperature of SAC, arXiv:1812.05905, with plain gradient steps on the log temperature; our
+    deviation: steps are bounded, since the policy follows the temperature with a lag.
 
-    :param log_temperature: scalar, ln of the temperature in units of Q
+    :param log_temperature: scalar, ln of the temperature relative to the spread of Q
     :param entropy: scalar, nats, estimate for the whole action vector
     :param target_entropy: nats, for the whole action vector
     :param action_dim: size of the action
     :return: scalar
     """
     entropy_deficit = (target_entropy - entropy) / action_dim
-    stepped = log_temperature + TEMPERATURE_GAIN * entropy_deficit
+    stepped = log_temperature + (ENTROPY_GAIN * entropy_deficit).clamp(-MAX_STEP, MAX_STEP)
     return stepped.clamp(-MAX_ABS_LOG_TEMPERATURE, MAX_ABS_LOG_TEMPERATURE)

@@ -7,10 +7,13 @@ from torch import nn
 
 from sb3_dqs.checks import check_choice, check_integer, check_positive, check_sigma_range
 from sb3_dqs.diffusion.entropy import denoiser_entropy
-from sb3_dqs.diffusion.estimators import BOX_ESTIMATORS, QFunction, Regression, box_posterior_mean
+from sb3_dqs.diffusion.estimators import BOX_ESTIMATORS, Guide, QFunction, Regression, box_posterior_mean
 from sb3_dqs.diffusion.networks import PreconditionedDenoiser
 from sb3_dqs.diffusion.noise import karras_sigmas, stratified_log_uniform_sigmas
 from sb3_dqs.diffusion.samplers import dpm_solver_pp_2m
+
+# Variance of the guided proposals over that of the guessed posterior.
+GUIDE_WIDENING = 1.5
 
 
 class BoxDiffusion(nn.Module):
@@ -29,7 +32,7 @@ class BoxDiffusion(nn.Module):
     """
 
     # Regression points per update, and the share of them that is drawn from the policy
-    DEFAULT_BATCH_SIZE: int | None = 64
+    DEFAULT_BATCH_SIZE: int | None = 32
     ON_POLICY_SHARE = 0.5
 
     def __init__(
@@ -78,7 +81,7 @@ class BoxDiffusion(nn.Module):
         def box_denoiser(noisy_actions: th.Tensor, sigma: float) -> th.Tensor:
             return denoise(noisy_actions, noisy_actions.new_full((1, 1), sigma)).clamp(-1.0, 1.0)
 
-        return dpm_solver_pp_2m(box_denoiser, self.sigma_max * start_noise, self.sigmas)
+        return dpm_solver_pp_2m(box_denoiser, self.sigma_max * start_noise, self.sigmas, recentre=True)
 
     def regress(
         self, features: th.Tensor, actions: th.Tensor, n_on_policy: int, q_fn: QFunction, temperature: th.Tensor
@@ -91,7 +94,7 @@ class BoxDiffusion(nn.Module):
         :param n_on_policy: number of rows that the entropy is estimated from, >= 1
         :param q_fn: maps actions (n, batch, action_dim) to Q values (n, batch) of the same observations
         :param temperature: scalar > 0, in units of Q
-        :return: loss, effective sample size, entropy of the smoothed policy
+        :return: loss, effective sample size, entropy of the smoothed policy, spread of Q over the box
         """
         # Both parts are stratified on their own, so that either one covers all noise levels
         sigma = th.cat(
@@ -102,9 +105,10 @@ class BoxDiffusion(nn.Module):
         )
         noisy_actions = actions + sigma * th.randn_like(actions)
         uniforms = th.rand((self.n_score_samples // 2, *actions.shape), dtype=actions.dtype, device=actions.device)
-        estimate = box_posterior_mean(q_fn, noisy_actions, sigma, temperature, uniforms, self.score_estimator)
-
         denoised_actions = self.denoiser.condition(features)(noisy_actions, sigma)
+        guide = self._guide(actions[:n_on_policy], denoised_actions.detach().clamp(-1.0, 1.0), sigma)
+        estimate = box_posterior_mean(q_fn, noisy_actions, sigma, temperature, uniforms, self.score_estimator, guide)
+
         # the EDM weight, 1 / c_out^2, gives every noise level the same say in the loss
         weight = 1 / self.denoiser.c_out(sigma) ** 2
         loss = (weight * (denoised_actions - estimate.target) ** 2).mean()
@@ -119,4 +123,25 @@ class BoxDiffusion(nn.Module):
                 self.sigma_max,
                 self.sigma_data,
             )
-        return Regression(loss, estimate.effective_sample_size.mean(), entropy)
+            # At large sigma the proposals are nearly uniform on the box
+            noisiest = (sigma >= sigma.max() / 2).squeeze(1)
+            q_spread = (estimate.q_spread * noisiest).sum() / noisiest.sum()
+        return Regression(loss, estimate.effective_sample_size.mean(), entropy, q_spread)
+
+    def _guide(self, policy_actions: th.Tensor, denoised_actions: th.Tensor, sigma: th.Tensor) -> Guide:
+        """
+        Guess the posterior from the denoiser: around its output, as wide as if the policy were Gaussian.
+
+        :param policy_actions: (n_on_policy, action_dim), drawn from the policy at the first rows' observations
+        :param denoised_actions: (batch, action_dim), the denoiser's output, in the box
+        :param sigma: (batch, 1), noise levels of all rows, action units
+        :return: mean and scale of the posterior of each row
+        """
+        n_on_policy = len(policy_actions)
+        # Where the noise hides the action, the squared error of the denoiser is the variance of the policy
+        hidden = (sigma[:n_on_policy] >= self.sigma_data).to(sigma.dtype)
+        squared_errors = ((policy_actions - denoised_actions[:n_on_policy]) ** 2).mean(dim=1, keepdim=True)
+        variance = (squared_errors * hidden).sum() / hidden.sum().clamp(min=1.0) + self.sigma_min**2
+        # A proposal law must be wider than its target, but needs no more than the noise itself
+        posterior_variance = GUIDE_WIDENING * variance * sigma**2 / (variance + sigma**2)
+        return Guide(denoised_actions, th.minimum(posterior_variance.sqrt(), sigma))

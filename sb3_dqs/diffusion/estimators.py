@@ -6,12 +6,13 @@ through x = a + sigma * noise. In the published setting: the score of exp(Q / te
 the whole space. Both are self-normalised averages over actions at which the critic is asked.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import torch as th
 
-from sb3_dqs.diffusion.proposals import antithetic_uniforms, truncated_normal
+from sb3_dqs.diffusion.proposals import antithetic_uniforms, truncated_normal, truncated_normal_log_density
 
 QFunction = Callable[[th.Tensor], th.Tensor]
 
@@ -24,10 +25,24 @@ class Estimate(NamedTuple):
 
     :param target: (batch, action_dim), posterior mean or score, detached
     :param effective_sample_size: (batch,), 1 / sum of squared weights, in [1, n_samples]
+    :param q_spread: (batch,), standard deviation of Q over the unguided proposals, in units of Q
     """
 
     target: th.Tensor
     effective_sample_size: th.Tensor
+    q_spread: th.Tensor
+
+
+class Guide(NamedTuple):
+    """
+    A guess of the posterior p(a | x), from which half of the proposals are drawn.
+
+    :param mean: (batch, action_dim), in the box
+    :param sigma: (batch, 1), standard deviation > 0, action units
+    """
+
+    mean: th.Tensor
+    sigma: th.Tensor
 
 
 class Regression(NamedTuple):
@@ -37,11 +52,13 @@ class Regression(NamedTuple):
     :param loss: scalar, to be minimised
     :param effective_sample_size: scalar, mean over the rows
     :param entropy: scalar, nats, of the rows drawn from the policy; None where the setting has no estimate of it
+    :param q_spread: scalar, standard deviation of Q over the action box, in units of Q; None likewise
     """
 
     loss: th.Tensor
     effective_sample_size: th.Tensor
-    entropy: th.Tensor | None
+    entropy: th.Tensor | None = None
+    q_spread: th.Tensor | None = None
 
 
 def box_posterior_mean(
@@ -51,16 +68,20 @@ def box_posterior_mean(
     temperature: float | th.Tensor,
     uniforms: th.Tensor,
     estimator: str = "stein",
+    guide: Guide | None = None,
 ) -> Estimate:
     """
     Estimate E[a | x] under p(a | x) proportional to exp(Q(a) / temperature) N(x; a, sigma^2 I) on the box.
 
     Proposals come from N(x, sigma^2 I) truncated to the box, in antithetic pairs, so the weights are softmax(Q /
-    temperature). ``"value"`` is the weighted mean of the proposals. ``"stein"`` adds the control variate phi of
+    temperature). With a guide, half of the pairs come from a normal law around a guess of the posterior instead, and the
+    weights are those of the mixture: the estimate stays consistent for any guide, and where Q is steep in many dimensions
+    far more proposals count. ``"value"`` is the weighted mean of the proposals. ``"stein"`` adds the control variate phi of
     :func:`stein_control_variate`, whose posterior expectation is zero, with the coefficient of least variance per action
     coordinate. ``"gradient"`` adds it with the fixed coefficient sigma^2: away from the walls that is the published form
     x + sigma^2 E[grad Q] / temperature, with the boundary accounted for.
-    Source: posterior mean by self-normalised importance sampling; control variate by Stein's identity on the box.
+    Source: self-normalised importance sampling with the balance heuristic (Veach and Guibas, 1995); control variate by
+    Stein's identity on the box.
 
     :param q_fn: maps actions (n, batch, action_dim) to Q values (n, batch); differentiable unless ``"value"``
     :param noisy_actions: (batch, action_dim), in [-1, 1] units, may lie outside the box
@@ -68,25 +89,29 @@ def box_posterior_mean(
     :param temperature: > 0, in units of Q
     :param uniforms: (n / 2, batch, action_dim), uniform in [0, 1)
     :param estimator: one of ``BOX_ESTIMATORS``
+    :param guide: guess of the posterior's mean and scale
     :return: posterior mean, inside the box, and effective sample size
     """
-    proposals = truncated_normal(noisy_actions, sigma, antithetic_uniforms(uniforms))
+    proposals, log_corrections, n_unguided = _proposals_and_log_corrections(noisy_actions, sigma, uniforms, guide)
     if estimator == "value":
         with th.no_grad():
-            weights = th.softmax(q_fn(proposals) / temperature, dim=0)
-        return Estimate(_weighted_mean(weights, proposals), _effective_sample_size(weights))
-
-    q_values, q_gradients = _q_values_and_gradients(q_fn, proposals)
+            q_values = q_fn(proposals)
+    else:
+        q_values, q_gradients = _q_values_and_gradients(q_fn, proposals)
+    q_spread = q_values[:n_unguided].std(dim=0)
     # weights sum to 1 per noisy action, so adding a constant to Q changes nothing
-    weights = th.softmax(q_values / temperature, dim=0)
+    weights = th.softmax(q_values / temperature + log_corrections, dim=0)
     posterior_mean = _weighted_mean(weights, proposals)
+    if estimator == "value":
+        return Estimate(posterior_mean, _effective_sample_size(weights), q_spread)
+
     control_variate = stein_control_variate(proposals, noisy_actions, sigma, q_gradients / temperature)
     if estimator == "stein":
         coefficient = _least_variance_coefficient(weights, proposals - posterior_mean, control_variate)
     else:
         coefficient = sigma**2
     posterior_mean = posterior_mean + coefficient * _weighted_mean(weights, control_variate)
-    return Estimate(posterior_mean.clamp(-1.0, 1.0), _effective_sample_size(weights))
+    return Estimate(posterior_mean.clamp(-1.0, 1.0), _effective_sample_size(weights), q_spread)
 
 
 def stein_control_variate(
@@ -126,7 +151,30 @@ def smoothed_score(
     """
     q_values, q_gradients = _q_values_and_gradients(q_fn, noisy_actions + sigma * noise)
     weights = th.softmax(q_values / temperature, dim=0)
-    return Estimate(_weighted_mean(weights, q_gradients / temperature), _effective_sample_size(weights))
+    score = _weighted_mean(weights, q_gradients / temperature)
+    return Estimate(score, _effective_sample_size(weights), q_values.std(dim=0))
+
+
+def _proposals_and_log_corrections(
+    noisy_actions: th.Tensor, sigma: th.Tensor, uniforms: th.Tensor, guide: Guide | None
+) -> tuple[th.Tensor, th.Tensor, int]:
+    """
+    Proposals (n, batch, action_dim), the unguided ones first; ln N(a; x, sigma^2 I) minus their log-density, (n, batch), up
+    to a constant per row; and the number of unguided ones.
+    """
+    n_pairs = len(uniforms)
+    n_guided_pairs = 0 if guide is None else n_pairs // 2
+    n_unguided = 2 * (n_pairs - n_guided_pairs)
+    unguided = truncated_normal(noisy_actions, sigma, antithetic_uniforms(uniforms[n_guided_pairs:]))
+    if guide is None or n_guided_pairs == 0:
+        return unguided, noisy_actions.new_zeros(()), n_unguided
+    guided = truncated_normal(guide.mean, guide.sigma, antithetic_uniforms(uniforms[:n_guided_pairs]))
+    proposals = th.cat([unguided, guided])
+    # density of the mixture relative to that of the unguided proposals, which N(a; x, sigma^2 I) is proportional to
+    log_ratio = truncated_normal_log_density(proposals, guide.mean, guide.sigma)
+    log_ratio = log_ratio - truncated_normal_log_density(proposals, noisy_actions, sigma)
+    log_odds = math.log(n_guided_pairs / (n_pairs - n_guided_pairs))
+    return proposals, -th.nn.functional.softplus(log_ratio + log_odds), n_unguided
 
 
 # Rows of actions that go through the critic at once: bounds the memory of the published 1000 samples per row.

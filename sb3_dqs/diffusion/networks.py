@@ -7,6 +7,8 @@ import torch as th
 from torch import nn
 from torch.nn import functional as F
 
+from sb3_dqs.diffusion.proposals import truncated_normal_mean
+
 
 def mlp(input_dim: int, output_dim: int, net_arch: Sequence[int], activation_fn: type[nn.Module]) -> nn.Sequential:
     """
@@ -53,12 +55,14 @@ def condition_on_first_input(network: nn.Sequential, features: th.Tensor) -> Cal
 
 class PreconditionedDenoiser(nn.Module):
     """
-    D(x, sigma, features) = c_skip x + c_out F(features, c_in x, embedding(sigma)), an estimate of E[a | x, s].
+    D(x, sigma, features) = U(x, sigma) + c_out F(features, c_in x, embedding(sigma)), an estimate of E[a | x, s].
 
-    The preconditioning keeps the network's input, output and training target of unit size at every noise level. The
-    noise level enters through the first sines and cosines of ln sigma.
-    Source: EDM, arXiv:2206.00364, preconditioning; our deviation: Fourier features of the position of ln sigma between
-    its ends.
+    U is the exact denoiser of the uniform law on the box, so the network has to learn only what Q adds: an untrained
+    policy is nearly uniform, and the walls, too sharp at small sigma for a network, are exact. c_in and c_out keep the
+    network's input, output and training target of unit size at every noise level. The noise level enters through the
+    first sines and cosines of ln sigma.
+    Source: EDM, arXiv:2206.00364, preconditioning; our deviations: U takes the place of c_skip x, the denoiser of a
+    Gaussian law, and Fourier features of the position of ln sigma between its ends.
 
     :param features_dim: size of the observation features
     :param action_dim: size of the action
@@ -90,9 +94,6 @@ class PreconditionedDenoiser(nn.Module):
         self.register_buffer("frequencies", math.pi * th.arange(1, n_frequencies + 1), persistent=False)
         self.network = mlp(features_dim + action_dim + 2 * n_frequencies, action_dim, net_arch, activation_fn)
 
-    def c_skip(self, sigma: th.Tensor) -> th.Tensor:
-        return self.sigma_data**2 / (sigma**2 + self.sigma_data**2)
-
     def c_out(self, sigma: th.Tensor) -> th.Tensor:
         return sigma * self.sigma_data / (sigma**2 + self.sigma_data**2) ** 0.5
 
@@ -117,7 +118,7 @@ class PreconditionedDenoiser(nn.Module):
 
         def denoise(noisy_actions: th.Tensor, sigma: th.Tensor) -> th.Tensor:
             output = raw_output(self.c_in(sigma) * noisy_actions, self.embed(sigma))
-            return self.c_skip(sigma) * noisy_actions + self.c_out(sigma) * output
+            return truncated_normal_mean(noisy_actions, sigma) + self.c_out(sigma) * output
 
         return denoise
 

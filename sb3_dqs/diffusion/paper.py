@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch as th
 from torch import nn
 
-from sb3_dqs.checks import check_choice, check_integer, check_sigma_range
+from sb3_dqs.checks import check_choice, check_integer, check_sigma_range, is_finite_number
 from sb3_dqs.diffusion.estimators import QFunction, Regression, smoothed_score
 from sb3_dqs.diffusion.networks import ScoreNetwork
 from sb3_dqs.diffusion.noise import GeometricNoise
@@ -53,6 +53,10 @@ class PaperDiffusion(nn.Module):
         check_integer("n_score_samples", n_score_samples, 2, "1000 is the published number")
         check_sigma_range(sigma_min, sigma_max)
         check_choice("squash", squash, ["tanh", "clip"])
+        if not is_finite_number(loss_weight_offset) or loss_weight_offset < 0:
+            raise ValueError(
+                f"loss_weight_offset must be a number >= 0, got {loss_weight_offset!r}; 1e-3 is the published value"
+            )
         self.n_diffusion_steps = n_diffusion_steps
         self.n_score_samples = n_score_samples
         self.squash = squash
@@ -107,4 +111,4 @@ class PaperDiffusion(nn.Module):
         scores = self.score_network.condition(features, self.temperature)(noisy_actions, time)
         weight = sigma**2 + self.loss_weight_offset
         loss = (weight * (scores - estimate.target) ** 2).mean()
-        return Regression(loss, estimate.effective_sample_size.mean(), entropy=None)
+        return Regression(loss, estimate.effective_sample_size.mean())

@@ -10,7 +10,11 @@ from sb3_dqs.diffusion.noise import GeometricNoise
 
 
 def dpm_solver_pp_2m(
-    denoiser: Callable[[th.Tensor, float], th.Tensor], noisy_actions: th.Tensor, sigmas: Sequence[float], order: int = 2
+    denoiser: Callable[[th.Tensor, float], th.Tensor],
+    noisy_actions: th.Tensor,
+    sigmas: Sequence[float],
+    order: int = 2,
+    recentre: bool = False,
 ) -> th.Tensor:
     """
     Solve the probability-flow ODE of x = a + sigma * noise with the multistep DPM-Solver++.
@@ -24,9 +28,14 @@ def dpm_solver_pp_2m(
     :param noisy_actions: (..., action_dim), at noise level ``sigmas[0]``
     :param sigmas: decreasing noise levels, all > 0
     :param order: 1 or 2
+    :param recentre: the noisy actions are noise around 0: move them by the first denoised actions, which at a large sigma
+        are the mean of the law, at no further network pass. Noise around 0 instead shifts the sampled law by its standard
+        deviation times its mean over sigma.
     :return: (..., action_dim), a value of the denoiser: where that is inside the box, so is the result
     """
     denoised = denoiser(noisy_actions, sigmas[0])
+    if recentre:
+        noisy_actions = noisy_actions + denoised
     previous_denoised, previous_log_step = denoised, 0.0
     for sigma, next_sigma in itertools.pairwise(sigmas):
         log_step = math.log(sigma / next_sigma)

@@ -205,8 +205,6 @@ def test_targets_are_detached_and_leave_the_critic_alone():
     noisy_actions, sigma = th.zeros(3, 2), th.ones(3, 1)
     for estimator in BOX_ESTIMATORS:
         uniforms = th.rand(4, 3, 2)
-        assert not box_posterior_mean(
-            lambda a: a @ weight, noisy_actions, sigma, 1.0, uniforms, estimator
         target = box_posterior_mean(lambda a: a @ weight, noisy_actions, sigma, 1.0, uniforms, estimator).target
         assert not target.requires_grad
     assert not smoothed_score(lambda a: a @ weight, noisy_actions, sigma, 1.0, th.randn(4, 3, 2)).target.requires_grad

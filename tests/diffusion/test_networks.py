@@ -3,6 +3,7 @@
 import math
 
 import torch as th
+from scipy import stats
 from torch import nn
 
 from sb3_dqs.diffusion.networks import PreconditionedDenoiser, ScoreNetwork, condition_on_first_input, mlp
@@ -32,18 +33,25 @@ def test_network_without_hidden_layers_is_linear_and_can_be_conditioned():
 def test_preconditioning_has_the_edm_coefficients():
     model, sigma = denoiser(), th.tensor(0.5)
     # at sigma = sigma_data = 0.5
-    assert math.isclose(model.c_skip(sigma), 0.5)
     assert math.isclose(model.c_out(sigma), 0.5 / math.sqrt(2), rel_tol=1e-6)
     assert math.isclose(model.c_in(sigma), math.sqrt(2), rel_tol=1e-6)
 
 
+def test_denoiser_without_network_is_that_of_the_uniform_law():
+    model = denoiser()
+    for parameter in model.parameters():
+        parameter.data.zero_()
+    noisy_actions, sigma = th.tensor([[0.9, -1.5]]), th.full((1, 1), 0.3)
+    expected = [stats.truncnorm.mean((-1 - x) / 0.3, (1 - x) / 0.3, loc=x, scale=0.3) for x in (0.9, -1.5)]
+    th.testing.assert_close(model.condition(th.zeros(1, 3))(noisy_actions, sigma), th.tensor([expected]).float())
+
+
 def test_denoiser_returns_its_input_at_no_noise_and_forgets_it_at_large_noise():
     model = denoiser()
-    features, noisy_actions = th.randn(4, 3), th.randn(4, 2)
+    features, actions = th.randn(4, 3), th.rand(4, 2) * 1.8 - 0.9
     denoise = model.condition(features)
-    assert th.allclose(denoise(noisy_actions, th.full((1, 1), 1e-6)), noisy_actions, atol=1e-5)
-    far = denoise(1e4 * noisy_actions, th.full((1, 1), 1e4))
-    assert far.abs().max() < 1.0
+    assert th.allclose(denoise(actions, th.full((1, 1), 1e-6)), actions, atol=1e-5)
+    assert (denoise(30 * actions, th.full((1, 1), 30.0)) - denoise(0 * actions, th.full((1, 1), 30.0))).abs().max() < 0.2
 
 
 def test_denoiser_reads_features_noisy_actions_and_sigma():

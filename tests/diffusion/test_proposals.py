@@ -5,7 +5,7 @@ import pytest
 import torch as th
 from scipy import stats
 
-from sb3_dqs.diffusion.proposals import antithetic_uniforms, truncated_normal
+from sb3_dqs.diffusion.proposals import antithetic_uniforms, truncated_normal, truncated_normal_mean
 
 
 @pytest.mark.parametrize("mean", [-2.0, -0.3, 0.0, 0.8, 1.7])
@@ -45,3 +45,18 @@ def test_pairs_cancel_around_the_mean_inside_the_box():
     uniforms = antithetic_uniforms(th.rand(50, 1, 1, dtype=th.float64, generator=th.Generator().manual_seed(0)))
     proposals = truncated_normal(th.full((1, 1), 0.3, dtype=th.float64), th.full((1, 1), 0.05, dtype=th.float64), uniforms)
     assert abs(proposals.mean() - 0.3) < 1e-9
+
+
+@pytest.mark.parametrize("dtype", [th.float32, th.float64])
+@pytest.mark.parametrize("sigma", [0.02, 0.3, 3.0])
+def test_mean_of_the_truncated_normal(sigma, dtype):
+    means = np.concatenate([np.linspace(-1, 1, 21), 1 + sigma * np.array([2.0, 6.0, 11.0]), -1 - sigma * np.array([3.0, 9.0])])
+    expected = [stats.truncnorm.mean((-1 - m) / sigma, (1 - m) / sigma, loc=m, scale=sigma) for m in means]
+    found = truncated_normal_mean(th.as_tensor(means, dtype=dtype), sigma)
+    # float32 carries 1e-7 of the log of the tail mass, here down to -60, and of the distance 11, in units of sigma
+    assert np.abs(found.double().numpy() - expected).max() < (1e-4 * sigma + 2e-6 if dtype == th.float32 else 1e-9)
+
+
+def test_mean_of_the_truncated_normal_is_finite_and_at_the_wall_far_outside():
+    found = truncated_normal_mean(th.tensor([-40.0, -4.0, 4.0, 40.0]), 0.02)
+    th.testing.assert_close(found, th.tensor([-1.0, -1.0, 1.0, 1.0]), atol=0.01, rtol=0.0)

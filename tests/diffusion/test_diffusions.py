@@ -1,0 +1,105 @@
+"""Do both settings, trained on a known Q, sample its Boltzmann law?"""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch as th
+from torch import nn
+
+from sb3_dqs.diffusion.box import BoxDiffusion
+from sb3_dqs.diffusion.paper import PaperDiffusion
+from tests import truth
+
+
+def trained(diffusion, log_density, action_dim, n_updates, n_rows, learning_rate=2e-3):
+    """Train on the law of exp(log_density) for a single state; returns the entropies per dimension of the last updates."""
+    q_fn = truth.product_q_fn(log_density)
+    optimizer = th.optim.Adam(diffusion.parameters(), lr=learning_rate)
+    features = th.zeros(n_rows, 1)
+    entropies = []
+    for update in range(n_updates):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate * (1 - update / n_updates)
+        n_on_policy = int(diffusion.ON_POLICY_SHARE * n_rows)
+        with th.no_grad():
+            on_policy = diffusion.sample_actions(features[:n_on_policy], th.randn(n_on_policy, action_dim))
+        actions = th.cat([on_policy, 2 * th.rand(n_rows - n_on_policy, action_dim) - 1])
+        regression = diffusion.regress(features, actions, n_on_policy, q_fn, th.tensor(1.0))
+        optimizer.zero_grad()
+        regression.loss.backward()
+        optimizer.step()
+        if regression.entropy is not None and update >= n_updates * 3 // 4:
+            entropies.append(regression.entropy.item() / action_dim)
+    return np.array(entropies)
+
+
+@pytest.mark.parametrize(("log_density", "action_dim"), [(truth.two_peaks, 1), (truth.linear, 2), (truth.two_peaks, 6)])
+def test_box_samples_the_law_and_knows_its_entropy_at_the_default_number_of_samples(log_density, action_dim):
+    th.manual_seed(0)
+    diffusion = BoxDiffusion(1, action_dim, [64, 64], nn.ReLU)
+    entropies = trained(diffusion, log_density, action_dim, n_updates=1_500, n_rows=64)
+    exact = truth.smoothed_entropy(log_density, diffusion.sigma_min)
+    with th.no_grad():
+        samples = diffusion.sample_actions(th.zeros(20_000, 1), th.randn(20_000, action_dim)).numpy()
+    edges = np.linspace(-1, 1, 26)
+    mass = np.histogram(samples[:, 0], edges)[0] / len(samples)
+    density = truth.grid_density(log_density)
+    exact_mass = [
+        np.trapezoid(density * ((low <= truth.GRID) & (high > truth.GRID)), truth.GRID)
+        for low, high in itertools.pairwise(edges)
+    ]
+    total_variation = 0.5 * np.abs(mass - exact_mass).sum()
+    print(
+        f"\n{log_density.__name__} d={action_dim}: TV {total_variation:.3f}, entropy {entropies.mean():.3f}, truth {exact:.3f}"
+    )
+    assert total_variation < 0.10
+    assert abs(entropies.mean() - exact) < 0.1
+    assert (np.abs(samples) <= 1).all()
+
+
+def test_paper_samples_a_gaussian_law_on_the_whole_line():
+    # before the tanh, the published setting samples exp(Q) on the whole line: mean 0.2 and standard deviation 0.3
+    th.manual_seed(0)
+    diffusion = PaperDiffusion(1, 1, [64, 64], nn.ReLU, n_diffusion_steps=100, n_score_samples=64, sigma_min=1e-2)
+    trained(diffusion, truth.gaussian, 1, n_updates=800, n_rows=64)
+    with th.no_grad():
+        samples = diffusion.sample_actions(th.zeros(5_000, 1), th.randn(5_000, 1)).atanh()
+    print(f"\npaper: mean {samples.mean():.3f} (0.2), sd {samples.std():.3f} (0.3)")
+    assert abs(samples.mean() - 0.2) < 0.05
+    assert abs(samples.std() - 0.3) < 0.05
+
+
+def test_paper_without_step_noise_is_the_published_evaluation_mode():
+    th.manual_seed(0)
+    diffusion = PaperDiffusion(1, 2, [8], nn.ReLU, n_diffusion_steps=10)
+    features, start_noise = th.zeros(3, 1), th.randn(3, 2)
+    first = diffusion.sample_actions(features, start_noise, deterministic=True)
+    assert th.equal(first, diffusion.sample_actions(features, start_noise, deterministic=True))
+    assert not th.equal(first, diffusion.sample_actions(features, start_noise))
+
+
+@pytest.mark.parametrize(("squash", "expected"), [("tanh", math.tanh), ("clip", lambda x: max(-1.0, min(1.0, x)))])
+def test_paper_brings_samples_into_the_box_by_tanh_or_clipping(squash, expected):
+    diffusion = PaperDiffusion(1, 1, [], nn.ReLU, n_diffusion_steps=4, squash=squash)
+    for parameter in diffusion.parameters():
+        parameter.data.zero_()
+    # a zero score leaves the start noise as it is; sigma(1) = 1 to 1e-10
+    action = diffusion.sample_actions(th.zeros(1, 1), th.tensor([[0.6]]), deterministic=True)
+    assert action.item() == pytest.approx(expected(0.6), abs=1e-6)
+
+
+def test_loss_weight_offset_of_the_paper_reaches_the_loss():
+    losses = []
+    for offset in (0.0, 1.0):
+        th.manual_seed(0)
+        diffusion = PaperDiffusion(1, 1, [8], nn.ReLU, n_score_samples=4, loss_weight_offset=offset)
+        actions = th.zeros(16, 1)
+        losses.append(diffusion.regress(th.zeros(16, 1), actions, 0, truth.product_q_fn(truth.linear), th.tensor(1.0)).loss)
+    assert losses[1] > losses[0]
+
+
+def test_noise_range_of_the_box_reaches_grid_and_regression():
+    diffusion = BoxDiffusion(1, 1, [8], nn.ReLU, n_diffusion_steps=4, sigma_min=0.1, sigma_max=2.0)
+    assert (diffusion.sigmas[0], diffusion.sigmas[-1], len(diffusion.sigmas)) == (2.0, 0.1, 4)

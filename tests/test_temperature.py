@@ -1,0 +1,100 @@
+"""Does the temperature follow its schedule, or its entropy target whatever the scale of the rewards?"""
+
+import math
+
+import pytest
+import torch as th
+
+from sb3_dqs import DQS, LogLinearSchedule
+from sb3_dqs.temperature import stepped_log_temperature, tracked_q_spread
+from tests.conftest import SMALL
+
+
+def test_log_linear_schedule_passes_through_its_geometric_middle():
+    schedule = LogLinearSchedule(10.0, 0.1, end_fraction=0.5)
+    values = [schedule(progress_remaining) for progress_remaining in (1.0, 0.75, 0.5, 0.0)]
+    assert values == pytest.approx([10.0, 1.0, 0.1, 0.1])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [((0.0, 1.0), "initial"), ((1.0, -1.0), "final"), ((1.0, math.nan), "final"), ((1.0, 1.0, 0.0), "end_fraction")],
+)
+def test_log_linear_schedule_refuses_bad_values(arguments, name):
+    with pytest.raises(ValueError, match=name):
+        LogLinearSchedule(*arguments)
+
+
+def test_too_little_entropy_heats_and_too_much_cools_with_bounded_steps():
+    def step(entropy):
+        return stepped_log_temperature(th.tensor(0.0), th.tensor(entropy), -1.0, 2, max_step=1e-3).item()
+
+    # gain 5e-3 per nat and dimension: a deficit of 0.1 nats over 2 dimensions is half of 0.1 * 5e-3
+    assert step(-1.1) == pytest.approx(2.5e-4)
+    assert step(-0.9) == pytest.approx(-2.5e-4)
+    assert step(-9.0) == pytest.approx(1e-3)
+    assert step(+9.0) == pytest.approx(-1e-3)
+
+
+def test_spread_of_q_is_a_plain_mean_at_first_and_forgets_later():
+    spread = th.tensor(1.0)
+    for n_updates, measured in enumerate([4.0, 8.0, 6.0]):
+        spread = tracked_q_spread(spread, th.tensor(measured), n_updates)
+    assert spread.item() == pytest.approx(6.0)
+    assert tracked_q_spread(spread, th.tensor(106.0), 10_000).item() == pytest.approx(7.0)
+    assert tracked_q_spread(th.tensor(0.0), th.tensor(0.0), 0) > 0
+
+
+def test_controller_holds_a_gaussian_policy_at_its_entropy_target():
+    # exp(-a^2 / (2 T)) has standard deviation sqrt(T) and entropy ln(2 pi e T) / 2: target -0.5 is T = 0.0215
+    log_temperature = th.tensor(0.0)
+    for _ in range(20_000):
+        entropy = 0.5 * th.log(2 * math.pi * math.e * log_temperature.exp())
+        log_temperature = stepped_log_temperature(log_temperature, entropy, -0.5, 1, max_step=1e-3)
+    assert log_temperature.exp().item() == pytest.approx(math.exp(-1.0) / (2 * math.pi * math.e), rel=1e-3)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_automatic_temperature_starts_hot_at_any_scale_of_q(scale):
+    model = DQS("MlpPolicy", "Pendulum-v1", seed=0, **SMALL)
+    for q_network in model.critic.q_networks:
+        q_network[-1].weight.data *= scale
+        q_network[-1].bias.data *= scale
+    model.critic.optimizer.param_groups[0]["lr"] = 0.0
+    model.learning_rate = 0.0
+    model._setup_lr_schedule()
+    model.learn(60)
+    # relative to the spread of Q, the temperature has moved by at most 40 steps of 5e-4
+    assert (model._current_temperature() / model.q_spread).item() == pytest.approx(3.0, rel=0.03)
+    ratio = model._current_temperature().item() / scale
+    assert 1e-3 < ratio < 1.0, "the spread of an untrained Q is some hundredths at scale 1"
+    assert model.logger.name_to_value["train/effective_sample_size"] > 8
+
+
+def test_automatic_temperature_cools_a_policy_that_is_too_random():
+    model = DQS("MlpPolicy", "Pendulum-v1", target_entropy=-3.0, temperature_learning_rate=0.01, **SMALL).learn(60)
+    assert model.log_temperature.item() == pytest.approx(math.log(3.0) - 0.4, abs=1e-4), "40 updates of the largest step"
+
+
+def test_initial_temperature_is_relative_to_the_spread_of_q():
+    model = DQS("MlpPolicy", "Pendulum-v1", initial_temperature=5.0, **SMALL).learn(60)
+    assert (model._current_temperature() / model.q_spread).item() == pytest.approx(5.0, rel=0.03)
+
+
+def test_fixed_temperature_is_absolute_and_stays():
+    model = DQS("MlpPolicy", "Pendulum-v1", temperature=0.3, **SMALL).learn(60)
+    assert model._current_temperature().item() == pytest.approx(0.3)
+    assert model.logger.name_to_value["train/temperature"] == pytest.approx(0.3)
+
+
+def test_automatic_target_is_half_a_nat_below_zero_per_dimension():
+    assert DQS("MlpPolicy", "Pendulum-v1", **SMALL).entropy_goal == -0.5
+    assert DQS("MlpPolicy", "Pendulum-v1", target_entropy=-2.0, **SMALL).entropy_goal == -2.0
+    assert DQS("MlpPolicy", "Pendulum-v1", target_entropy="auto", **SMALL).entropy_goal == -0.5
+
+
+def test_paper_setting_has_the_published_constant_temperature():
+    from tests.conftest import SMALL_PAPER
+
+    model = DQS("MlpPolicy", "Pendulum-v1", **SMALL_PAPER).learn(40)
+    assert model._current_temperature().item() == pytest.approx(0.05)
