@@ -6,8 +6,8 @@ Does DQS learn as fast as SB3's SAC? Both with their default settings, on the sa
     python -m benchmarks.learning --report
 
 Each run writes one file under ``benchmarks/results/learning``; runs whose file exists are not repeated. The report prints
-every file as a table. For DQS, the deterministic action is measured in each of its forms: the solution from zero start
-noise, from one fixed draw of start noise, and the best by the critic of 8 and 32 candidates.
+every file as a table. For DQS, the deterministic action of the trained model is measured in each of its forms: the
+solution from zero start noise, from one fixed draw of start noise, and the best by the critic of 8 and 32 candidates.
 """
 
 import argparse
@@ -77,7 +77,8 @@ class Evaluation(BaseCallback):
                     "deterministic": mean_return(self.model, self.env_id, self.n_episodes, True),  # type: ignore[arg-type]
                     "stochastic": mean_return(self.model, self.env_id, self.n_episodes, False),  # type: ignore[arg-type]
                 }
-                if isinstance(self.model, DQS):
+                is_last = self.num_timesteps + self.eval_every > self.model._total_timesteps
+                if isinstance(self.model, DQS) and is_last:
                     record["forms"] = returns_of_deterministic_forms(self.model, self.env_id, self.n_episodes)
             record["logged"] = {k: v for k, v in self.logger.name_to_value.items() if k.startswith("train/")}
             self.records.append(record)
@@ -113,11 +114,17 @@ def report() -> None:
         print("|---|---|---|" + "---|" * len(steps))
         for result in of_env:
             rows = {mode: [record[mode] for record in result["records"]] for mode in ("deterministic", "stochastic")}
-            for form in result["records"][0].get("forms", {}):
-                rows[form] = [record["forms"][form] for record in result["records"]]
             for mode, values in rows.items():
                 cells = "".join(f" {value:.0f} |" for value in values)
                 print(f"| {result['algorithm'].upper()} | {result['seed']} | {mode} |{cells}")
+        trained = [result for result in of_env if "forms" in result["records"][-1]]
+        if trained:
+            forms = list(trained[0]["records"][-1]["forms"])
+            print("\n| deterministic action of the trained DQS |" + "".join(f" {form} |" for form in forms))
+            print("|---|" + "---|" * len(forms))
+            for result in trained:
+                cells = "".join(f" {result['records'][-1]['forms'][form]:.0f} |" for form in forms)
+                print(f"| seed {result['seed']} |{cells}")
 
 
 def main() -> None:

@@ -377,11 +377,14 @@ class DQS(OffPolicyAlgorithm):
         self.actor.optimizer.step()
 
         metrics = {"actor_loss": regression.loss.detach(), "effective_sample_size": regression.effective_sample_size}
-        if regression.entropy is not None:
-            metrics["entropy"] = regression.entropy / self.action_dim
-            metrics["q_spread"] = regression.q_spread
-            if self.temperature_schedule is None:
-                self._update_temperature(regression.entropy, regression.q_spread)
+        for name in ("entropy", "policy_entropy", "q_spread"):
+            value = getattr(regression, name)
+            if value is not None:
+                metrics[name] = value if name == "q_spread" else value / self.action_dim
+        if self.temperature_schedule is None:
+            assert regression.entropy is not None
+            assert regression.q_spread is not None
+            self._update_temperature(regression.entropy, regression.q_spread)
         return metrics
 
     def _n_regression_points(self, batch_size: int) -> int:

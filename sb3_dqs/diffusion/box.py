@@ -6,7 +6,7 @@ import torch as th
 from torch import nn
 
 from sb3_dqs.checks import check_choice, check_integer, check_positive, check_sigma_range
-from sb3_dqs.diffusion.entropy import denoiser_entropy
+from sb3_dqs.diffusion.entropy import boltzmann_entropy, policy_entropy
 from sb3_dqs.diffusion.estimators import BOX_ESTIMATORS, Guide, QFunction, Regression, box_posterior_mean
 from sb3_dqs.diffusion.networks import PreconditionedDenoiser
 from sb3_dqs.diffusion.noise import karras_sigmas, stratified_log_uniform_sigmas
@@ -94,7 +94,7 @@ class BoxDiffusion(nn.Module):
         :param n_on_policy: number of rows that the entropy is estimated from, >= 1
         :param q_fn: maps actions (n, batch, action_dim) to Q values (n, batch) of the same observations
         :param temperature: scalar > 0, in units of Q
-        :return: loss, effective sample size, entropy of the smoothed policy, spread of Q over the box
+        :return: loss, effective sample size, entropy of the Boltzmann law and of the policy, spread of Q over the box
         """
         # Both parts are stratified on their own, so that either one covers all noise levels
         sigma = th.cat(
@@ -113,20 +113,19 @@ class BoxDiffusion(nn.Module):
         weight = 1 / self.denoiser.c_out(sigma) ** 2
         loss = (weight * (denoised_actions - estimate.target) ** 2).mean()
 
+        assert estimate.squared_error is not None
+        assert estimate.q_spread is not None
+        noise_range = (self.sigma_min, self.sigma_max)
+        drawn = slice(0, n_on_policy)
         with th.no_grad():
-            entropy = denoiser_entropy(
-                actions[:n_on_policy],
-                noisy_actions[:n_on_policy],
-                denoised_actions[:n_on_policy].clamp(-1.0, 1.0),
-                sigma[:n_on_policy],
-                self.sigma_min,
-                self.sigma_max,
-                self.sigma_data,
+            entropy = boltzmann_entropy(estimate.squared_error[drawn], sigma[drawn], noise_range, actions.shape[1])
+            entropy_of_policy = policy_entropy(
+                actions[drawn], noisy_actions[drawn], guide.mean[drawn], sigma[drawn], noise_range, self.sigma_data
             )
-            # At large sigma the proposals are nearly uniform on the box
+            # At large sigma the unguided proposals are nearly uniform on the box
             noisiest = (sigma >= sigma.max() / 2).squeeze(1)
             q_spread = (estimate.q_spread * noisiest).sum() / noisiest.sum()
-        return Regression(loss, estimate.effective_sample_size.mean(), entropy, q_spread)
+        return Regression(loss, estimate.effective_sample_size.mean(), entropy, entropy_of_policy, q_spread)
 
     def _guide(self, policy_actions: th.Tensor, denoised_actions: th.Tensor, sigma: th.Tensor) -> Guide:
         """

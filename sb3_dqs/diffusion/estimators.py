@@ -18,6 +18,9 @@ QFunction = Callable[[th.Tensor], th.Tensor]
 
 BOX_ESTIMATORS = ("stein", "value", "gradient")
 
+# Rows of actions that go through the critic at once: bounds the memory of the published 1000 samples per row.
+MAX_CRITIC_ROWS = 32_768
+
 
 class Estimate(NamedTuple):
     """
@@ -25,12 +28,14 @@ class Estimate(NamedTuple):
 
     :param target: (batch, action_dim), posterior mean or score, detached
     :param effective_sample_size: (batch,), 1 / sum of squared weights, in [1, n_samples]
-    :param q_spread: (batch,), standard deviation of Q over the unguided proposals, in units of Q
+    :param squared_error: (batch, 1), E |a - E[a | x]|^2 under the posterior; None for a score
+    :param q_spread: (batch,), standard deviation of Q over the unguided proposals, in units of Q; None for a score
     """
 
     target: th.Tensor
     effective_sample_size: th.Tensor
-    q_spread: th.Tensor
+    squared_error: th.Tensor | None = None
+    q_spread: th.Tensor | None = None
 
 
 class Guide(NamedTuple):
@@ -51,13 +56,15 @@ class Regression(NamedTuple):
 
     :param loss: scalar, to be minimised
     :param effective_sample_size: scalar, mean over the rows
-    :param entropy: scalar, nats, of the rows drawn from the policy; None where the setting has no estimate of it
+    :param entropy: scalar, nats, of the Boltzmann law at this temperature; None where the setting has no estimate of it
+    :param policy_entropy: scalar, nats, of the law that the policy's actions were drawn from; None likewise
     :param q_spread: scalar, standard deviation of Q over the action box, in units of Q; None likewise
     """
 
     loss: th.Tensor
     effective_sample_size: th.Tensor
     entropy: th.Tensor | None = None
+    policy_entropy: th.Tensor | None = None
     q_spread: th.Tensor | None = None
 
 
@@ -90,7 +97,7 @@ def box_posterior_mean(
     :param uniforms: (n / 2, batch, action_dim), uniform in [0, 1)
     :param estimator: one of ``BOX_ESTIMATORS``
     :param guide: guess of the posterior's mean and scale
-    :return: posterior mean, inside the box, and effective sample size
+    :return: posterior mean, inside the box, effective sample size, squared error, and spread of Q
     """
     proposals, log_corrections, n_unguided = _proposals_and_log_corrections(noisy_actions, sigma, uniforms, guide)
     if estimator == "value":
@@ -101,9 +108,11 @@ def box_posterior_mean(
     q_spread = q_values[:n_unguided].std(dim=0)
     # weights sum to 1 per noisy action, so adding a constant to Q changes nothing
     weights = th.softmax(q_values / temperature + log_corrections, dim=0)
+    effective_sample_size = _effective_sample_size(weights)
     posterior_mean = _weighted_mean(weights, proposals)
+    squared_error = _posterior_squared_error(weights, proposals - posterior_mean, effective_sample_size)
     if estimator == "value":
-        return Estimate(posterior_mean, _effective_sample_size(weights), q_spread)
+        return Estimate(posterior_mean, effective_sample_size, squared_error, q_spread)
 
     control_variate = stein_control_variate(proposals, noisy_actions, sigma, q_gradients / temperature)
     if estimator == "stein":
@@ -111,7 +120,7 @@ def box_posterior_mean(
     else:
         coefficient = sigma**2
     posterior_mean = posterior_mean + coefficient * _weighted_mean(weights, control_variate)
-    return Estimate(posterior_mean.clamp(-1.0, 1.0), _effective_sample_size(weights), q_spread)
+    return Estimate(posterior_mean.clamp(-1.0, 1.0), effective_sample_size, squared_error, q_spread)
 
 
 def stein_control_variate(
@@ -152,7 +161,7 @@ def smoothed_score(
     q_values, q_gradients = _q_values_and_gradients(q_fn, noisy_actions + sigma * noise)
     weights = th.softmax(q_values / temperature, dim=0)
     score = _weighted_mean(weights, q_gradients / temperature)
-    return Estimate(score, _effective_sample_size(weights), q_values.std(dim=0))
+    return Estimate(score, _effective_sample_size(weights))
 
 
 def _proposals_and_log_corrections(
@@ -177,10 +186,6 @@ def _proposals_and_log_corrections(
     return proposals, -th.nn.functional.softplus(log_ratio + log_odds), n_unguided
 
 
-# Rows of actions that go through the critic at once: bounds the memory of the published 1000 samples per row.
-MAX_CRITIC_ROWS = 32_768
-
-
 def _q_values_and_gradients(q_fn: QFunction, actions: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
     """Q (n, batch) and its gradient in the action (n, batch, action_dim), both detached."""
     samples_at_once = max(1, MAX_CRITIC_ROWS // actions.shape[1])
@@ -202,6 +207,12 @@ def _weighted_mean(weights: th.Tensor, values: th.Tensor) -> th.Tensor:
 
 def _effective_sample_size(weights: th.Tensor) -> th.Tensor:
     return 1 / (weights**2).sum(dim=0)
+
+
+def _posterior_squared_error(weights: th.Tensor, deviations: th.Tensor, effective_sample_size: th.Tensor) -> th.Tensor:
+    """E |a - E[a | x]|^2, (batch, 1): the weighted one, which falls short by (ESS - 1) / ESS, corrected from ESS 2 on."""
+    correction = effective_sample_size / (effective_sample_size - 1).clamp(min=1.0)
+    return (correction * _weighted_mean(weights, deviations**2).sum(dim=-1)).unsqueeze(-1)
 
 
 def _least_variance_coefficient(weights: th.Tensor, deviations: th.Tensor, control_variate: th.Tensor) -> th.Tensor:

@@ -35,8 +35,8 @@ def truncated_normal(mean: th.Tensor, sigma: th.Tensor, uniforms: th.Tensor) -> 
     side, centre, lower, upper = _mirrored_interval(mean, sigma)
     lower_tail, upper_tail = _lower_tail(lower), _lower_tail(upper)
     quantile = th.special.ndtri(lower_tail + uniforms * (upper_tail - lower_tail))
-    # where the whole interval has rounded to mass 0, the nearest wall holds it all
-    quantile = quantile.clamp(lower, upper)
+    # where the mass of the whole interval rounds to 0, the nearest wall holds it all
+    quantile = th.where(quantile < lower, upper, quantile)
     return (side * (centre - sigma * quantile)).clamp(-1.0, 1.0)
 
 

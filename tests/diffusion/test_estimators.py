@@ -8,19 +8,22 @@ import torch as th
 from scipy import stats
 
 from sb3_dqs.diffusion import estimators
-from sb3_dqs.diffusion.estimators import BOX_ESTIMATORS, box_posterior_mean, smoothed_score, stein_control_variate
+from sb3_dqs.diffusion.estimators import BOX_ESTIMATORS, Guide, box_posterior_mean, smoothed_score, stein_control_variate
 from tests import truth
 
 TARGETS = [truth.gaussian, truth.two_peaks, truth.corner]
 
 
-def box_estimates(log_density, noisy_actions, sigma, n_samples, estimator="stein", temperature=1.0, n_replicates=1, seed=0):
+def box_estimates(log_density, noisy_actions, sigma, n_samples, estimator="stein", temperature=1.0, n_replicates=1, guide=None):
     """Independent estimates for one noisy action (action_dim,), float64: targets (n_replicates, action_dim) and ESS."""
-    generator = th.Generator().manual_seed(seed)
+    generator = th.Generator().manual_seed(0)
     rows = th.as_tensor(noisy_actions, dtype=th.float64).expand(n_replicates, -1)
     sigmas = th.full((n_replicates, 1), sigma, dtype=th.float64)
     uniforms = th.rand((n_samples // 2, *rows.shape), dtype=th.float64, generator=generator)
-    return box_posterior_mean(truth.product_q_fn(log_density, temperature), rows, sigmas, temperature, uniforms, estimator)
+    if guide is not None:
+        guide = Guide(rows * 0 + guide[0], sigmas * 0 + guide[1])
+    q_fn = truth.product_q_fn(log_density, temperature)
+    return box_posterior_mean(q_fn, rows, sigmas, temperature, uniforms, estimator, guide)
 
 
 def root_mean_square_error(log_density, action_dim, sigma, n_samples, estimator, n_rows=200):
@@ -90,6 +93,29 @@ def test_estimate_is_within_four_standard_errors_of_quadrature(log_density, acti
     # a self-normalised mean is biased by about 1 / ESS of the spread of the target
     bias = 1.0 / estimate.effective_sample_size.mean()
     assert (abs(estimate.target.mean(dim=0) - exact) < 4 * standard_error + bias).all()
+
+
+@pytest.mark.parametrize("estimator", BOX_ESTIMATORS)
+@pytest.mark.parametrize("guide", [(0.5, 0.3), (-0.5, 0.1), (0.9, 1.0), (0.0, 0.02)], ids=str)
+def test_any_guide_right_or_wrong_leaves_the_estimate_consistent(guide, estimator):
+    noisy_actions = [0.1, -1.3]
+    estimates = box_estimates(truth.two_peaks, noisy_actions, 0.5, 5_000, estimator, n_replicates=20, guide=guide).target
+    exact = th.tensor([truth.posterior_mean(truth.two_peaks, x, 0.5) for x in noisy_actions], dtype=th.float64)
+    assert (abs(estimates.mean(dim=0) - exact) < 4 * estimates.std(dim=0) / math.sqrt(20) + 2e-3).all()
+
+
+def test_good_guide_lowers_the_error_where_q_is_steep_in_many_dimensions():
+    # exp(9 a) in 6 dimensions at large noise: uniform proposals hardly meet the corner, where all the mass is
+    def steep(actions):
+        return 9.0 * actions
+
+    exact = truth.posterior_mean(steep, 0.9, 2.0)
+    error = {}
+    for guide in (None, (exact, 0.15)):
+        estimates = box_estimates(steep, [0.9] * 6, 2.0, 16, "value", n_replicates=500, guide=guide)
+        error[guide] = ((estimates.target - exact) ** 2).mean().sqrt().item()
+    print(f"\nRMSE without guide {error[None]:.3f}, with guide {error[exact, 0.15]:.3f}")
+    assert error[exact, 0.15] < 0.35 * error[None]
 
 
 @pytest.mark.parametrize("estimator", BOX_ESTIMATORS)
@@ -224,3 +250,9 @@ def test_effective_sample_size_counts_equal_weights_fully_and_one_weight_once():
     steep = box_estimates(lambda a: 1e6 * a, [0.0], 1.0, 32).effective_sample_size
     assert flat.item() == pytest.approx(32)
     assert steep.item() == pytest.approx(1)
+
+
+def test_spread_of_q_is_its_standard_deviation_over_nearly_uniform_proposals():
+    # slope 3 over the box: standard deviation 3 / sqrt(3)
+    spread = box_estimates(truth.linear, [0.0], 30.0, 20_000, guide=(0.9, 0.1)).q_spread
+    assert spread.item() == pytest.approx(math.sqrt(3), rel=0.02)

@@ -5,7 +5,12 @@ import pytest
 import torch as th
 from scipy import stats
 
-from sb3_dqs.diffusion.proposals import antithetic_uniforms, truncated_normal, truncated_normal_mean
+from sb3_dqs.diffusion.proposals import (
+    antithetic_uniforms,
+    truncated_normal,
+    truncated_normal_log_density,
+    truncated_normal_mean,
+)
 
 
 @pytest.mark.parametrize("mean", [-2.0, -0.3, 0.0, 0.8, 1.7])
@@ -60,3 +65,14 @@ def test_mean_of_the_truncated_normal(sigma, dtype):
 def test_mean_of_the_truncated_normal_is_finite_and_at_the_wall_far_outside():
     found = truncated_normal_mean(th.tensor([-40.0, -4.0, 4.0, 40.0]), 0.02)
     th.testing.assert_close(found, th.tensor([-1.0, -1.0, 1.0, 1.0]), atol=0.01, rtol=0.0)
+
+
+@pytest.mark.parametrize("mean", [-1.5, -0.2, 0.9])
+@pytest.mark.parametrize("sigma", [0.1, 2.0])
+def test_log_density_of_the_truncated_normal_differs_by_the_documented_constant(mean, sigma):
+    actions = th.linspace(-1, 1, 9, dtype=th.float64).reshape(9, 1, 1)
+    found = truncated_normal_log_density(
+        actions, th.full((1, 1), mean, dtype=th.float64), th.full((1, 1), sigma, dtype=th.float64)
+    )
+    expected = stats.truncnorm.logpdf(actions.flatten(), (-1 - mean) / sigma, (1 - mean) / sigma, loc=mean, scale=sigma)
+    np.testing.assert_allclose(found.flatten() - np.log(2 * np.pi) / 2, expected, atol=1e-9)

@@ -44,6 +44,16 @@ def test_six_default_steps_are_close_to_the_exact_solution():
     assert second < 0.5 * first
 
 
+def test_recentred_start_removes_the_shift_of_a_start_around_zero():
+    # from noise around 0, the ODE shifts the law by its standard deviation times its mean over sigma: 0.2 * 0.3 / 3
+    start = 3.0 * th.randn(100_000, 1, dtype=th.float64, generator=th.Generator().manual_seed(0))
+    sigmas = karras_sigmas(0.02, 3.0, 40)
+    shift = dpm_solver_pp_2m(gaussian_denoiser, start, sigmas).mean() - MEAN
+    recentred_shift = dpm_solver_pp_2m(gaussian_denoiser, start, sigmas, recentre=True).mean() - MEAN
+    assert shift == pytest.approx(-0.02, abs=0.003)
+    assert abs(recentred_shift) < 0.003
+
+
 def test_one_step_returns_the_denoiser_itself():
     start = th.tensor([[1.0]], dtype=th.float64)
     assert dpm_solver_pp_2m(gaussian_denoiser, start, [3.0]) == gaussian_denoiser(start, 3.0)
