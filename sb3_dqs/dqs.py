@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from sb3_dqs.checks import check_choice, check_integer, check_positive, is_finite_number
 from sb3_dqs.policies import DIFFUSIONS, CnnPolicy, DiffusionActor, DiffusionPolicy, MlpPolicy, MultiInputPolicy, min_q_fn
-from sb3_dqs.temperature import cooling_entropy_target, stepped_log_temperature, tracked_q_spread
+from sb3_dqs.temperature import Thermostat, cooling_entropy_target
 
 SelfDQS = TypeVar("SelfDQS", bound="DQS")
 
@@ -37,7 +37,7 @@ AUTO_ENTROPY_PER_DIMENSION = -0.5
 
 # Start of the automatic temperature, relative to the spread of Q, and length of the cooling of its entropy target.
 DEFAULT_INITIAL_TEMPERATURE = 3.0
-DEFAULT_COOLING_UPDATES = 5000
+DEFAULT_COOLING_UPDATES = 10_000
 
 # An action coordinate beyond this share of the box counts as being at the wall.
 WALL = 0.99
@@ -83,7 +83,7 @@ class DQS(OffPolicyAlgorithm):
         deviation of Q over the action box, followed as Q is learned): 3.0 by default, a nearly uniform policy, whatever
         the scale of the rewards
     :param cooling_updates: with ``temperature="auto"``, the entropy target falls linearly from that of a nearly uniform
-        policy to ``target_entropy`` over this many updates, so that no good action is given up before it was tried (5000
+        policy to ``target_entropy`` over this many updates, so that no good action is given up before it was tried (10000
         by default; 0 to start with the final target)
     :param score_estimator: what the denoiser regresses on: ``"stein"`` (default), posterior mean with Stein's control
         variate; ``"value"``, without it, no gradients of Q; ``"gradient"``, gradients of Q alone. Box only.
@@ -290,7 +290,7 @@ class DQS(OffPolicyAlgorithm):
 
     def _setup_temperature(self) -> None:
         self.action_dim = get_action_dim(self.action_space)
-        # With a schedule, the temperature is set from it before every round of updates; without, it is learned
+        # With a schedule, the temperature is set from it before every round of updates; without, the thermostat steers it
         self.temperature_schedule: FloatSchedule | None = None
         if self.temperature != "auto":
             is_schedule = callable(self.temperature)
@@ -304,9 +304,7 @@ class DQS(OffPolicyAlgorithm):
             start = DEFAULT_INITIAL_TEMPERATURE if self.initial_temperature is None else self.initial_temperature
         else:
             start = self.temperature_schedule(1.0)
-        # A learned temperature is relative to the spread of Q; a scheduled one is absolute, and the spread stays 1
-        self.log_temperature = th.tensor(math.log(start), device=self.device)
-        self.q_spread = th.ones((), device=self.device)
+        self.thermostat = Thermostat(start, self.action_dim).to(self.device)
 
     def _create_aliases(self) -> None:
         self.actor = self.policy.actor
@@ -370,44 +368,35 @@ class DQS(OffPolicyAlgorithm):
 
         features = self.actor.extract_features(observations, self.actor.features_extractor)
         regression = self.actor.diffusion.regress(
-            features, actions, n_on_policy, min_q_fn(self.critic, observations), self._current_temperature()
+            features, actions, n_on_policy, min_q_fn(self.critic, observations), self.thermostat.temperature
         )
         self.actor.optimizer.zero_grad()
         regression.loss.backward()
         self.actor.optimizer.step()
 
         metrics = {"actor_loss": regression.loss.detach(), "effective_sample_size": regression.effective_sample_size}
-        for name in ("entropy", "policy_entropy", "q_spread"):
-            value = getattr(regression, name)
-            if value is not None:
-                metrics[name] = value if name == "q_spread" else value / self.action_dim
-        if self.temperature_schedule is None:
+        if regression.q_spread is not None:
             assert regression.entropy is not None
-            assert regression.q_spread is not None
-            self._update_temperature(regression.entropy, regression.q_spread)
+            assert regression.policy_entropy is not None
+            metrics["entropy"] = regression.entropy / self.action_dim
+            metrics["policy_entropy"] = regression.policy_entropy / self.action_dim
+            metrics["q_spread"] = regression.q_spread
+            if self.temperature_schedule is None:
+                self.thermostat.measure(regression.q_spread, regression.entropy, regression.policy_entropy)
+                self.thermostat.step(self._current_target_entropy())
         return metrics
 
     def _n_regression_points(self, batch_size: int) -> int:
         wanted = self.actor.diffusion.DEFAULT_BATCH_SIZE if self.actor_batch_size is None else self.actor_batch_size
         return batch_size if wanted is None else min(wanted, batch_size)
 
-    def _update_temperature(self, entropy: th.Tensor, q_spread: th.Tensor) -> None:
-        n_measurements = (self._n_updates - 1) // self.policy_delay
-        self.q_spread = tracked_q_spread(self.q_spread, q_spread, n_measurements)
-        self.log_temperature = stepped_log_temperature(
-            self.log_temperature, entropy, self._current_target_entropy(), self.action_dim
-        )
-
     def _current_target_entropy(self) -> float:
         cooling_updates = DEFAULT_COOLING_UPDATES if self.cooling_updates is None else self.cooling_updates
         return cooling_entropy_target(self._n_updates, self.entropy_goal, self.action_dim, cooling_updates)
 
-    def _current_temperature(self) -> th.Tensor:
-        return self.q_spread * self.log_temperature.exp()
-
     def _follow_temperature_schedule(self) -> None:
         if self.temperature_schedule is not None:
-            self.log_temperature.fill_(math.log(self.temperature_schedule(self._current_progress_remaining)))
+            self.thermostat.follow(self.temperature_schedule(self._current_progress_remaining))
 
     def _update_target_network(self) -> None:
         polyak_update(self.critic.parameters(), self.critic_target.parameters(), self.tau)
@@ -418,7 +407,7 @@ class DQS(OffPolicyAlgorithm):
         """Log the mean of each metric over this round of updates; one transfer from the device for all of them."""
         names = list(metrics)
         rounds = [th.stack(metrics[name]) for name in names]
-        *means, temperature = th.stack([*(values.mean() for values in rounds), self._current_temperature()]).tolist()
+        *means, temperature = th.stack([*(values.mean() for values in rounds), self.thermostat.temperature]).tolist()
         for name, mean, values in zip(names, means, rounds, strict=True):
             if not math.isfinite(mean):
                 self._raise_non_finite(name, values)
@@ -433,7 +422,7 @@ class DQS(OffPolicyAlgorithm):
         first_bad = int((~th.isfinite(values)).nonzero()[0])
         raise ValueError(
             f"{name} is not finite at update {self._n_updates - len(values) + first_bad + 1}, temperature "
-            f"{self._current_temperature().item():.3g}. Look for NaN or infinite rewards and observations (SB3's "
+            f"{self.thermostat.temperature.item():.3g}. Look for NaN or infinite rewards and observations (SB3's "
             "VecCheckNan finds them); else try a smaller learning_rate, or VecNormalize for observations and rewards. "
             "The model can still be saved."
         )
@@ -467,7 +456,7 @@ class DQS(OffPolicyAlgorithm):
         ]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
-        return ["policy", "actor.optimizer", "critic.optimizer"], ["log_temperature", "q_spread"]
+        return ["policy", "actor.optimizer", "critic.optimizer", "thermostat"], []
 
 
 def _select(observations: PyTorchObs, rows: slice) -> PyTorchObs:

@@ -1,8 +1,9 @@
-"""How random is the policy? The temperature of exp(Q / temperature): fixed, scheduled, or held by an entropy target."""
+"""How random is the policy? The temperature of exp(Q / temperature): scheduled, or held by an entropy target."""
 
 import math
 
 import torch as th
+from torch import nn
 
 # The first entropy target, nats per action dimension: just below ln 2 = 0.69 of the uniform law on [-1, 1], so hot that
 # every mode is visited.
@@ -13,8 +14,8 @@ HOT_ENTROPY_PER_DIMENSION = 0.65
 ENTROPY_GAIN = 5e-3
 MAX_STEP = 2e-3
 
-# Share of a new measurement in the running spread of Q: an average over about 100 updates.
-SPREAD_RATE = 0.01
+# Share of a new measurement in the running means: averages over about 100 updates.
+MEASUREMENT_RATE = 0.01
 
 # The log of the relative temperature stays within these bounds: only met when Q does not depend on the action at all.
 MAX_ABS_LOG_TEMPERATURE = 20.0
@@ -51,19 +52,73 @@ class LogLinearSchedule:
         return f"LogLinearSchedule(initial={self.initial}, final={self.final}, end_fraction={self.end_fraction})"
 
 
-def tracked_q_spread(q_spread: th.Tensor, measured: th.Tensor, n_updates: int) -> th.Tensor:
+class Thermostat(nn.Module):
     """
-    Running mean of the spread of Q over the action box.
+    The temperature, and what the automatic temperature is steered by. All of it is saved with the model.
 
-    A plain mean over the first 1 / ``SPREAD_RATE`` updates, then exponential.
+    An automatic temperature is relative to the spread of Q, the standard deviation of Q over the action box, which is
+    followed as Q is learned: so it means the same at any scale of the rewards. A scheduled one is absolute.
 
-    :param q_spread: scalar, running mean so far, in units of Q
-    :param measured: scalar, spread of Q in this update, in units of Q
-    :param n_updates: number of measurements before this one
-    :return: scalar, > 0
+    :param initial_temperature: > 0, in units of the spread of Q, which is 1 until it is measured
+    :param action_dim: size of the action
     """
-    rate = max(SPREAD_RATE, 1 / (n_updates + 1))
-    return (q_spread + rate * (measured - q_spread)).clamp(min=MIN_Q_SPREAD)
+
+    log_temperature: th.Tensor
+    n_measurements: th.Tensor
+    q_spread: th.Tensor
+    entropy: th.Tensor
+    policy_entropy: th.Tensor
+
+    def __init__(self, initial_temperature: float, action_dim: int):
+        super().__init__()
+        self.action_dim = action_dim
+        self.register_buffer("log_temperature", th.tensor(math.log(initial_temperature)))
+        self.register_buffer("n_measurements", th.zeros(()))
+        for name, start in (("q_spread", 1.0), ("entropy", 0.0), ("policy_entropy", 0.0)):
+            self.register_buffer(name, th.tensor(start))
+
+    @property
+    def temperature(self) -> th.Tensor:
+        """Scalar, > 0, in units of Q."""
+        return self.q_spread * self.log_temperature.exp()
+
+    def follow(self, temperature: float) -> None:
+        """
+        Take the temperature of a schedule.
+
+        :param temperature: > 0, in units of Q
+        """
+        self.log_temperature.fill_(math.log(temperature))
+
+    def measure(self, q_spread: th.Tensor, entropy: th.Tensor, policy_entropy: th.Tensor) -> None:
+        """
+        Renew the running means: plain over the first 1 / ``MEASUREMENT_RATE`` measurements, then exponential.
+
+        :param q_spread: scalar, standard deviation of Q over the action box, in units of Q
+        :param entropy: scalar, nats, estimate for the Boltzmann law
+        :param policy_entropy: scalar, nats, estimate for the law that the policy samples
+        """
+        self.n_measurements += 1
+        rate = (1 / self.n_measurements).clamp(min=MEASUREMENT_RATE)
+        for mean, measured in ((self.q_spread, q_spread), (self.entropy, entropy), (self.policy_entropy, policy_entropy)):
+            mean += rate * (measured - mean)
+        self.q_spread.clamp_(min=MIN_Q_SPREAD)
+
+    def step(self, target_entropy: float) -> None:
+        """
+        One step of the dual problem: heat when the entropy is below its target, cool when above.
+
+        The entropy is the smaller one of the law that the policy aims at and the law that it samples. The first alone
+        misleads where the policy has not found a mode yet, the second alone where the policy is still broader than the
+        Boltzmann law: then cooling only makes the law harder to sample, and never ends.
+        Source: the automatic temperature of SAC, arXiv:1812.05905, with plain gradient steps on the log temperature; our
+        deviations: relative to the spread of Q, bounded steps, the smaller of two entropies.
+
+        :param target_entropy: nats, for the whole action vector
+        """
+        entropy_deficit = (target_entropy - th.minimum(self.entropy, self.policy_entropy)) / self.action_dim
+        self.log_temperature += (ENTROPY_GAIN * entropy_deficit).clamp(-MAX_STEP, MAX_STEP)
+        self.log_temperature.clamp_(-MAX_ABS_LOG_TEMPERATURE, MAX_ABS_LOG_TEMPERATURE)
 
 
 def cooling_entropy_target(n_updates: int, final_target: float, action_dim: int, cooling_updates: int) -> float:
@@ -82,23 +137,3 @@ def cooling_entropy_target(n_updates: int, final_target: float, action_dim: int,
     hot_target = max(HOT_ENTROPY_PER_DIMENSION * action_dim, final_target)
     cooled = min(n_updates / cooling_updates, 1.0) if cooling_updates > 0 else 1.0
     return hot_target + cooled * (final_target - hot_target)
-
-
-def stepped_log_temperature(
-    log_temperature: th.Tensor, entropy: th.Tensor, target_entropy: float, action_dim: int
-) -> th.Tensor:
-    """
-    One step of the dual problem: heat when the policy's entropy is below its target, cool when above.
-
-    Source: the automatic temperature of SAC, arXiv:1812.05905, with plain gradient steps on the log temperature; our
-    deviation: steps are bounded, since the policy follows the temperature with a lag.
-
-    :param log_temperature: scalar, ln of the temperature relative to the spread of Q
-    :param entropy: scalar, nats, estimate for the whole action vector
-    :param target_entropy: nats, for the whole action vector
-    :param action_dim: size of the action
-    :return: scalar
-    """
-    entropy_deficit = (target_entropy - entropy) / action_dim
-    stepped = log_temperature + (ENTROPY_GAIN * entropy_deficit).clamp(-MAX_STEP, MAX_STEP)
-    return stepped.clamp(-MAX_ABS_LOG_TEMPERATURE, MAX_ABS_LOG_TEMPERATURE)

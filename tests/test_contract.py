@@ -19,6 +19,7 @@ from sb3_dqs import DQS, CnnPolicy, DiffusionPolicy, LogLinearSchedule, MlpPolic
 from tests.conftest import SMALL, SMALL_PAPER, RandomEnv
 
 SCALAR_KEYS = {"critic_loss", "actor_loss", "mean_q", "wall_share", "effective_sample_size", "temperature", "n_updates"}
+BOX_KEYS = {"entropy", "policy_entropy", "q_spread", "target_entropy"}
 
 
 def train_values(model):
@@ -35,7 +36,7 @@ def test_learn_returns_itself_counts_updates_and_logs(settings):
     assert model.learn(60, log_interval=None) is model
     assert model._n_updates == 40
     values = train_values(model)
-    expected = SCALAR_KEYS | {"learning_rate"} | ({"entropy", "target_entropy"} if model.diffusion == "box" else set())
+    expected = SCALAR_KEYS | {"learning_rate"} | (BOX_KEYS if model.diffusion == "box" else set())
     assert set(values) == expected
     assert all(np.isfinite(value) for value in values.values())
     assert values["n_updates"] == 40
@@ -290,7 +291,8 @@ def test_save_and_load_keep_every_parameter_and_action(tmp_path, deterministic, 
     th.manual_seed(0)
     np.testing.assert_array_equal(before, loaded.predict(observations, deterministic=deterministic)[0])
     assert loaded.replay_buffer.pos == model.replay_buffer.pos
-    assert loaded.log_temperature == model.log_temperature
+    thermostats = zip(model.thermostat.state_dict().values(), loaded.thermostat.state_dict().values(), strict=True)
+    assert all(th.equal(*pair) for pair in thermostats)
     assert loaded._n_updates == model._n_updates
     optimizers = [(m.actor.optimizer.state_dict()["state"][0]["exp_avg"]) for m in (model, loaded)]
     assert th.equal(*optimizers)
@@ -325,9 +327,9 @@ def test_policy_and_actor_are_saved_alone(tmp_path, part, settings):
 def test_temperature_schedule_is_saved_and_followed(tmp_path):
     schedule = LogLinearSchedule(10.0, 1.0, 0.5)
     model = DQS("MlpPolicy", "Pendulum-v1", temperature=schedule, **SMALL)
-    assert model.log_temperature.exp().item() == pytest.approx(10.0)
+    assert model.thermostat.temperature.item() == pytest.approx(10.0)
     model.learn(100)
-    assert model.log_temperature.exp().item() == pytest.approx(1.0)
+    assert model.thermostat.temperature.item() == pytest.approx(1.0)
     model.save(tmp_path / "model")
     assert DQS.load(tmp_path / "model").temperature(0.75) == pytest.approx(10**0.5)
 

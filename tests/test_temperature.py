@@ -6,7 +6,7 @@ import pytest
 import torch as th
 
 from sb3_dqs import DQS, LogLinearSchedule
-from sb3_dqs.temperature import cooling_entropy_target, stepped_log_temperature, tracked_q_spread
+from sb3_dqs.temperature import Thermostat, cooling_entropy_target
 from tests.conftest import SMALL, SMALL_PAPER
 
 
@@ -25,15 +25,31 @@ def test_log_linear_schedule_refuses_bad_values(arguments, name):
         LogLinearSchedule(*arguments)
 
 
+def measured(spread=1.0, entropy=0.0, policy_entropy=0.0, action_dim=1):
+    """A thermostat at relative temperature 1 after one measurement."""
+    thermostat = Thermostat(1.0, action_dim)
+    thermostat.measure(th.tensor(spread), th.tensor(entropy), th.tensor(policy_entropy))
+    return thermostat
+
+
 def test_too_little_entropy_heats_and_too_much_cools_with_bounded_steps():
-    def step(entropy):
-        return stepped_log_temperature(th.tensor(0.0), th.tensor(entropy), -1.0, 2).item()
+    def change(entropy):
+        thermostat = measured(entropy=entropy, policy_entropy=entropy, action_dim=2)
+        thermostat.step(target_entropy=-1.0)
+        return thermostat.log_temperature.item()
 
     # gain 5e-3 per nat and dimension: a deficit of 0.1 nats over 2 dimensions is half of 0.1 * 5e-3
-    assert step(-1.1) == pytest.approx(2.5e-4)
-    assert step(-0.9) == pytest.approx(-2.5e-4)
-    assert step(-9.0) == pytest.approx(2e-3)
-    assert step(+9.0) == pytest.approx(-2e-3)
+    assert change(-1.1) == pytest.approx(2.5e-4, rel=1e-4)
+    assert change(-0.9) == pytest.approx(-2.5e-4, rel=1e-4)
+    assert change(-9.0) == pytest.approx(2e-3)
+    assert change(+9.0) == pytest.approx(-2e-3)
+
+
+@pytest.mark.parametrize("entropies", [(-1.2, 5.0), (5.0, -1.2)])
+def test_the_smaller_entropy_steers(entropies):
+    thermostat = measured(1.0, *entropies)
+    thermostat.step(target_entropy=-1.0)
+    assert thermostat.log_temperature.item() == pytest.approx(1e-3, rel=1e-4)
 
 
 def test_entropy_target_falls_linearly_from_nearly_uniform():
@@ -44,22 +60,31 @@ def test_entropy_target_falls_linearly_from_nearly_uniform():
     assert cooling_entropy_target(0, 1.35, 2, 1_000) == 1.35, "a target hotter than the hot start is held from the start"
 
 
-def test_spread_of_q_is_a_plain_mean_at_first_and_forgets_later():
-    spread = th.tensor(1.0)
-    for n_updates, measured in enumerate([4.0, 8.0, 6.0]):
-        spread = tracked_q_spread(spread, th.tensor(measured), n_updates)
-    assert spread.item() == pytest.approx(6.0)
-    assert tracked_q_spread(spread, th.tensor(106.0), 10_000).item() == pytest.approx(7.0)
-    assert tracked_q_spread(th.tensor(0.0), th.tensor(0.0), 0) > 0
+def test_running_means_are_plain_at_first_and_forget_later():
+    thermostat = Thermostat(1.0, 1)
+    for value in (4.0, 8.0, 6.0):
+        thermostat.measure(th.tensor(value), th.tensor(-value), th.tensor(2 * value))
+    assert thermostat.q_spread.item() == pytest.approx(6.0)
+    assert thermostat.entropy.item() == pytest.approx(-6.0)
+    assert thermostat.policy_entropy.item() == pytest.approx(12.0)
+    thermostat.n_measurements.fill_(10_000)
+    thermostat.measure(th.tensor(106.0), th.tensor(-6.0), th.tensor(12.0))
+    assert thermostat.q_spread.item() == pytest.approx(7.0)
 
 
-def test_controller_holds_a_gaussian_policy_at_its_entropy_target():
-    # exp(-a^2 / (2 T)) has standard deviation sqrt(T) and entropy ln(2 pi e T) / 2: target -0.5 is T = 0.0215
-    log_temperature = th.tensor(0.0)
+def test_temperature_scales_with_q_and_stays_positive_where_q_ignores_the_action():
+    assert measured(spread=50.0).temperature.item() == pytest.approx(50.0)
+    assert measured(spread=0.0).temperature.item() > 0
+
+
+def test_thermostat_holds_a_gaussian_policy_at_its_entropy_target():
+    # exp(-a^2 / (2 T)) has standard deviation sqrt(T) and entropy ln(2 pi e T) / 2: target -0.5 is T = exp(-1) / (2 pi e)
+    thermostat = Thermostat(1.0, 1)
     for _ in range(20_000):
-        entropy = 0.5 * th.log(2 * math.pi * math.e * log_temperature.exp())
-        log_temperature = stepped_log_temperature(log_temperature, entropy, -0.5, 1)
-    assert log_temperature.exp().item() == pytest.approx(math.exp(-1.0) / (2 * math.pi * math.e), rel=1e-3)
+        entropy = 0.5 * th.log(2 * math.pi * math.e * thermostat.temperature)
+        thermostat.measure(th.tensor(1.0), entropy, entropy)
+        thermostat.step(target_entropy=-0.5)
+    assert thermostat.temperature.item() == pytest.approx(math.exp(-1.0) / (2 * math.pi * math.e), rel=1e-3)
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
@@ -73,15 +98,17 @@ def test_automatic_temperature_starts_hot_at_any_scale_of_q(scale):
     model._setup_lr_schedule()
     model.learn(60)
     # relative to the spread of Q, the temperature has moved by at most 40 steps of 2e-3
-    assert (model._current_temperature() / model.q_spread).item() == pytest.approx(3.0, rel=0.08)
-    ratio = model._current_temperature().item() / scale
+    assert model.thermostat.log_temperature.exp().item() == pytest.approx(3.0, rel=0.08)
+    ratio = model.thermostat.temperature.item() / scale
     assert 1e-3 < ratio < 1.0, "the spread of an untrained Q is some hundredths at scale 1"
     assert model.logger.name_to_value["train/effective_sample_size"] > 8
 
 
 def test_automatic_temperature_cools_a_policy_that_is_too_random():
     model = DQS("MlpPolicy", "Pendulum-v1", target_entropy=-3.0, cooling_updates=0, **SMALL).learn(60)
-    assert model.log_temperature.item() == pytest.approx(math.log(3.0) - 40 * 2e-3, abs=1e-4), "40 of the largest steps"
+    assert model.thermostat.log_temperature.item() == pytest.approx(math.log(3.0) - 40 * 2e-3, abs=1e-4), (
+        "40 of the largest steps"
+    )
     assert model.logger.name_to_value["train/target_entropy"] == -3.0
 
 
@@ -93,12 +120,12 @@ def test_cooling_holds_the_first_target_near_uniform_at_first():
 
 def test_initial_temperature_is_relative_to_the_spread_of_q():
     model = DQS("MlpPolicy", "Pendulum-v1", initial_temperature=5.0, **SMALL).learn(60)
-    assert (model._current_temperature() / model.q_spread).item() == pytest.approx(5.0, rel=0.08)
+    assert model.thermostat.log_temperature.exp().item() == pytest.approx(5.0, rel=0.08)
 
 
 def test_fixed_temperature_is_absolute_and_stays():
     model = DQS("MlpPolicy", "Pendulum-v1", temperature=0.3, **SMALL).learn(60)
-    assert model._current_temperature().item() == pytest.approx(0.3)
+    assert model.thermostat.temperature.item() == pytest.approx(0.3)
     assert model.logger.name_to_value["train/temperature"] == pytest.approx(0.3)
 
 
@@ -110,4 +137,4 @@ def test_automatic_target_is_half_a_nat_below_zero_per_dimension():
 
 def test_paper_setting_has_the_published_constant_temperature():
     model = DQS("MlpPolicy", "Pendulum-v1", **SMALL_PAPER).learn(40)
-    assert model._current_temperature().item() == pytest.approx(0.05)
+    assert model.thermostat.temperature.item() == pytest.approx(0.05)

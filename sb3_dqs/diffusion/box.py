@@ -1,6 +1,7 @@
 """The ``box`` setting: a denoiser of the Boltzmann law on [-1, 1]^d, trained on box posterior means, sampled in few steps."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 
 import torch as th
 from torch import nn
@@ -12,8 +13,11 @@ from sb3_dqs.diffusion.networks import PreconditionedDenoiser
 from sb3_dqs.diffusion.noise import karras_sigmas, stratified_log_uniform_sigmas
 from sb3_dqs.diffusion.samplers import dpm_solver_pp_2m
 
-# Variance of the guided proposals over that of the guessed posterior.
+Denoiser = Callable[[th.Tensor, th.Tensor], th.Tensor]
+
+# Variance of the guided proposals over that of the guessed posterior, and their smallest variance over that of the noise.
 GUIDE_WIDENING = 1.5
+GUIDE_MIN_RELATIVE_VARIANCE = 1e-3
 
 
 class BoxDiffusion(nn.Module):
@@ -105,10 +109,12 @@ class BoxDiffusion(nn.Module):
         )
         noisy_actions = actions + sigma * th.randn_like(actions)
         uniforms = th.rand((self.n_score_samples // 2, *actions.shape), dtype=actions.dtype, device=actions.device)
-        denoised_actions = self.denoiser.condition(features)(noisy_actions, sigma)
-        guide = self._guide(actions[:n_on_policy], denoised_actions.detach().clamp(-1.0, 1.0), sigma)
+        denoise = self.denoiser.condition(features)
+        signs = th.where(th.rand_like(actions) < 0.5, -1.0, 1.0).to(actions.dtype)
+        guide = denoiser_guide(denoise, noisy_actions, sigma, signs)
         estimate = box_posterior_mean(q_fn, noisy_actions, sigma, temperature, uniforms, self.score_estimator, guide)
 
+        denoised_actions = denoise(noisy_actions, sigma)
         # the EDM weight, 1 / c_out^2, gives every noise level the same say in the loss
         weight = 1 / self.denoiser.c_out(sigma) ** 2
         loss = (weight * (denoised_actions - estimate.target) ** 2).mean()
@@ -127,20 +133,26 @@ class BoxDiffusion(nn.Module):
             q_spread = (estimate.q_spread * noisiest).sum() / noisiest.sum()
         return Regression(loss, estimate.effective_sample_size.mean(), entropy, entropy_of_policy, q_spread)
 
-    def _guide(self, policy_actions: th.Tensor, denoised_actions: th.Tensor, sigma: th.Tensor) -> Guide:
-        """
-        Guess the posterior from the denoiser: around its output, as wide as if the policy were Gaussian.
 
-        :param policy_actions: (n_on_policy, action_dim), drawn from the policy at the first rows' observations
-        :param denoised_actions: (batch, action_dim), the denoiser's output, in the box
-        :param sigma: (batch, 1), noise levels of all rows, action units
-        :return: mean and scale of the posterior of each row
-        """
-        n_on_policy = len(policy_actions)
-        # Where the noise hides the action, the squared error of the denoiser is the variance of the policy
-        hidden = (sigma[:n_on_policy] >= self.sigma_data).to(sigma.dtype)
-        squared_errors = ((policy_actions - denoised_actions[:n_on_policy]) ** 2).mean(dim=1, keepdim=True)
-        variance = (squared_errors * hidden).sum() / hidden.sum().clamp(min=1.0) + self.sigma_min**2
-        # A proposal law must be wider than its target, but needs no more than the noise itself
-        posterior_variance = GUIDE_WIDENING * variance * sigma**2 / (variance + sigma**2)
-        return Guide(denoised_actions, th.minimum(posterior_variance.sqrt(), sigma))
+def denoiser_guide(denoise: Denoiser, noisy_actions: th.Tensor, sigma: th.Tensor, signs: th.Tensor) -> Guide:
+    """
+    Guess the posterior p(a | x) from the denoiser: around its output, and as wide as its slope tells.
+
+    The covariance of the posterior is sigma^2 dD/dx. Its mean over the coordinates is measured along one random diagonal,
+    by a difference as long as the noise: where x lies between two modes the slope is steep, and the guide covers both.
+    Source: Tweedie's formula of second order.
+
+    :param denoise: maps noisy actions (..., batch, action_dim) and sigma (batch, 1) to E[a | x]
+    :param noisy_actions: (batch, action_dim)
+    :param sigma: (batch, 1), noise levels, action units
+    :param signs: (batch, action_dim), random signs, the direction of the diagonal
+    :return: mean and scale of each row, detached
+    """
+    with th.no_grad():
+        diagonal = signs / math.sqrt(signs.shape[1])
+        steps = th.stack([th.zeros_like(diagonal), diagonal, -diagonal]) * sigma
+        centre, ahead, behind = denoise(noisy_actions + steps, sigma).clamp(-1.0, 1.0)
+        slope = ((ahead - behind) * diagonal).sum(dim=1, keepdim=True) / (2 * sigma)
+        # a proposal law should be wider than its target, but needs no more than the noise itself
+        relative_variance = (GUIDE_WIDENING * slope).clamp(GUIDE_MIN_RELATIVE_VARIANCE, 1.0)
+        return Guide(centre, sigma * relative_variance.sqrt())

@@ -110,7 +110,8 @@ def box_posterior_mean(
     weights = th.softmax(q_values / temperature + log_corrections, dim=0)
     effective_sample_size = _effective_sample_size(weights)
     posterior_mean = _weighted_mean(weights, proposals)
-    squared_error = _posterior_squared_error(weights, proposals - posterior_mean, effective_sample_size)
+    # not corrected for the fitted mean: antithetic pairs know it far better than their number says
+    squared_error = _weighted_mean(weights, (proposals - posterior_mean) ** 2).sum(dim=-1, keepdim=True)
     if estimator == "value":
         return Estimate(posterior_mean, effective_sample_size, squared_error, q_spread)
 
@@ -207,12 +208,6 @@ def _weighted_mean(weights: th.Tensor, values: th.Tensor) -> th.Tensor:
 
 def _effective_sample_size(weights: th.Tensor) -> th.Tensor:
     return 1 / (weights**2).sum(dim=0)
-
-
-def _posterior_squared_error(weights: th.Tensor, deviations: th.Tensor, effective_sample_size: th.Tensor) -> th.Tensor:
-    """E |a - E[a | x]|^2, (batch, 1): the weighted one, which falls short by (ESS - 1) / ESS, corrected from ESS 2 on."""
-    correction = effective_sample_size / (effective_sample_size - 1).clamp(min=1.0)
-    return (correction * _weighted_mean(weights, deviations**2).sum(dim=-1)).unsqueeze(-1)
 
 
 def _least_variance_coefficient(weights: th.Tensor, deviations: th.Tensor, control_variate: th.Tensor) -> th.Tensor:

@@ -14,7 +14,9 @@ from tests import truth
 TARGETS = [truth.gaussian, truth.two_peaks, truth.corner]
 
 
-def box_estimates(log_density, noisy_actions, sigma, n_samples, estimator="stein", temperature=1.0, n_replicates=1, guide=None):
+def box_estimates(
+    log_density, noisy_actions, sigma, n_samples, estimator="stein", temperature=1.0, n_replicates=1, guide=None
+):
     """Independent estimates for one noisy action (action_dim,), float64: targets (n_replicates, action_dim) and ESS."""
     generator = th.Generator().manual_seed(0)
     rows = th.as_tensor(noisy_actions, dtype=th.float64).expand(n_replicates, -1)
