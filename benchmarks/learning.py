@@ -14,6 +14,7 @@ import argparse
 import json
 import platform
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from sb3_dqs import DQS, __version__
 from sb3_dqs.policies import fixed_start_noise
 
-ALGORITHMS: dict[str, type[OffPolicyAlgorithm]] = {"dqs": DQS, "sac": SAC}
+ALGORITHMS: dict[str, Callable[..., OffPolicyAlgorithm]] = {"dqs": DQS, "sac": SAC}
 RESULTS = Path(__file__).parent / "results" / "learning"
 
 

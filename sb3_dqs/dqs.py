@@ -292,9 +292,9 @@ class DQS(OffPolicyAlgorithm):
         self.action_dim = get_action_dim(self.action_space)
         # With a schedule, the temperature is set from it before every round of updates; without, the thermostat steers it
         self.temperature_schedule: FloatSchedule | None = None
-        if self.temperature != "auto":
-            is_schedule = callable(self.temperature)
-            self.temperature_schedule = FloatSchedule(self.temperature if is_schedule else float(self.temperature))
+        if not isinstance(self.temperature, str):
+            constant_or_schedule = self.temperature if callable(self.temperature) else float(self.temperature)
+            self.temperature_schedule = FloatSchedule(constant_or_schedule)
         elif self.diffusion == "paper":
             self.temperature_schedule = FloatSchedule(PAPER_TEMPERATURE)
         is_auto = self.target_entropy == "auto"

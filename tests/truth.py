@@ -4,6 +4,7 @@ Known answers, by closed forms and one-dimensional quadrature in float64. Nothin
 All targets are product laws: the log-density of an action is the sum of one function over its coordinates.
 """
 
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -84,18 +85,22 @@ def sample(log_density: LogDensity, n_samples: int, action_dim: int, rng: np.ran
     return th.as_tensor(np.interp(rng.random((n_samples, action_dim)), cdf / cdf[-1], GRID))
 
 
-def tabulated_denoiser(log_density: LogDensity, sigma_max: float) -> Callable[[th.Tensor, float], th.Tensor]:
-    """Exact denoiser of the product law as a function of (noisy actions, sigma): a table per level, interpolated."""
-    reach = 1.0 + 8 * sigma_max
-    coarse = np.linspace(-1.0, 1.0, 2_001)
-    weights = log_density(th.as_tensor(coarse)).numpy()
+def denoiser(log_density: LogDensity) -> Callable[[th.Tensor, float], th.Tensor]:
+    """Exact denoiser E[a | x] of the product law as a function of (noisy actions, sigma), interpolated in a fine table."""
 
     def denoise(noisy_actions: th.Tensor, sigma: float) -> th.Tensor:
-        span = min(reach, 1.0 + 8 * float(sigma))
-        table = np.linspace(-span, span, 1_501)
-        exponent = weights - (coarse - table[:, None]) ** 2 / (2 * float(sigma) ** 2)
-        mass = np.exp(exponent - exponent.max(axis=1, keepdims=True))
-        means = (mass * coarse).sum(axis=1) / mass.sum(axis=1)
+        table, means = _denoiser_table(log_density, float(sigma))
         return th.as_tensor(np.interp(noisy_actions.numpy(), table, means))
 
     return denoise
+
+
+@functools.cache
+def _denoiser_table(log_density: LogDensity, sigma: float) -> tuple[np.ndarray, np.ndarray]:
+    coarse = np.linspace(-1.0, 1.0, 1_001)
+    table = np.linspace(-1.0 - 8 * sigma, 1.0 + 8 * sigma, 1_001)
+    exponent = log_density(th.as_tensor(coarse)).numpy() - (coarse - table[:, None]) ** 2 / (2 * sigma**2)
+    mass = np.exp(exponent - exponent.max(axis=1, keepdims=True))
+    # trapezoidal rule: half weight at the walls
+    mass[:, [0, -1]] /= 2
+    return table, (mass * coarse).sum(axis=1) / mass.sum(axis=1)

@@ -27,15 +27,16 @@ def mlp(input_dim: int, output_dim: int, net_arch: Sequence[int], activation_fn:
     return nn.Sequential(*layers, nn.Linear(input_dim, output_dim))
 
 
-def condition_on_first_input(network: nn.Sequential, features: th.Tensor) -> Callable[..., th.Tensor]:
+def condition_on_first_input(network: nn.Module, features: th.Tensor) -> Callable[..., th.Tensor]:
     """
     Bind the first part of a network's input, so that its share of the first layer is computed once for many calls.
 
-    :param network: starts with an ``nn.Linear`` over the concatenation [features, *rest]
+    :param network: an ``nn.Sequential`` that starts with an ``nn.Linear`` over the concatenation [features, *rest]
     :param features: (batch, features_dim)
     :return: function of the remaining input parts, each (..., batch, part_dim) or broadcastable to it, equal to
         ``network(cat([features, *rest]))``
     """
+    assert isinstance(network, nn.Sequential)
     first_layer, later_layers = network[0], network[1:]
     assert isinstance(first_layer, nn.Linear)
     features_dim = features.shape[-1]

@@ -1,6 +1,6 @@
 """Does a policy keep several good actions alive? A plane with four equally good goals around the start."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -26,7 +26,7 @@ class MultiGoalEnv(gym.Env[np.ndarray, np.ndarray]):
     :param render_mode: ``"rgb_array"`` or None
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 10}
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012
 
     ARENA_HALF_WIDTH = 7.0
     GOAL_RADIUS = 1.0

@@ -1,5 +1,6 @@
 """Are both entropies those of the exact law, smoothed at sigma_min?"""
 
+import functools
 import math
 
 import numpy as np
@@ -28,11 +29,12 @@ def narrow(actions):
 LAWS = [uniform, truth.gaussian, truth.two_peaks, truth.corner, narrow]
 
 
+@functools.cache
 def noised(log_density, action_dim):
     """Exact draws, noise levels (N_LEVELS, 1), and per level N_REPEATS noisy actions with their exact posterior means."""
     generator = th.Generator().manual_seed(0)
     sigma = stratified_log_uniform_sigmas(th.full((N_LEVELS, 1), 0.5, dtype=th.float64), *NOISE_RANGE)
-    denoise = truth.tabulated_denoiser(log_density, NOISE_RANGE[1])
+    denoise = truth.denoiser(log_density)
     actions = truth.sample(log_density, N_LEVELS * N_REPEATS, action_dim, np.random.default_rng(0))
     actions = actions.reshape(N_LEVELS, N_REPEATS, action_dim)
     noisy_actions = actions + sigma.unsqueeze(1) * th.randn(actions.shape, dtype=th.float64, generator=generator)
@@ -52,13 +54,13 @@ def policy_estimates(log_density, action_dim, sigma_data=0.5):
 def boltzmann_estimates(log_density, action_dim, n_samples=16):
     """The same from the posteriors at the default number of proposals, guided as in training."""
     _, noisy, _, sigma = noised(log_density, action_dim)
-    table = truth.tabulated_denoiser(log_density, NOISE_RANGE[1])
+    denoise = truth.denoiser(log_density)
     generator = th.Generator().manual_seed(1)
     guides = []
     for level, sigma_of_level in enumerate(sigma):
         signs = th.where(th.rand(noisy[level].shape, generator=generator) < 0.5, -1.0, 1.0).double()
         sigmas = sigma_of_level.expand(N_REPEATS, 1)
-        guides.append(denoiser_guide(lambda x, s: table(x, s[0].item()), noisy[level], sigmas, signs))
+        guides.append(denoiser_guide(lambda x, s: denoise(x, s[0].item()), noisy[level], sigmas, signs))
     estimates = []
     for i in range(N_REPEATS):
         uniforms = th.rand((n_samples // 2, N_LEVELS, action_dim), dtype=th.float64, generator=generator)

@@ -76,9 +76,10 @@ def test_linear_q_gives_truncated_normal_mean(estimator, noisy_action, sigma):
     assert abs(estimates.mean() - exact) < 4 * estimates.std() / math.sqrt(20) + 1e-9
 
 
-@pytest.mark.parametrize("estimator", BOX_ESTIMATORS)
+@pytest.mark.parametrize(
+    ("estimator", "action_dim"), [("stein", 1), ("stein", 2), ("stein", 6), ("stein", 17), ("value", 2), ("gradient", 2)]
+)
 @pytest.mark.parametrize("sigma", [0.2, 1.0])
-@pytest.mark.parametrize("action_dim", [1, 2, 6, 17])
 @pytest.mark.parametrize("log_density", TARGETS)
 def test_estimate_is_within_four_standard_errors_of_quadrature(log_density, action_dim, sigma, estimator):
     n_replicates = 20
