@@ -51,7 +51,6 @@ from tests.conftest import SMALL, RandomEnv
         ({"diffusion": "paper", "n_score_samples": 1}, "n_score_samples must be an integer >= 2"),
         ({"policy_kwargs": {"diffusion": "box"}}, "policy_kwargs must not hold .*'diffusion'"),
     ],
-    ids=lambda value: None if isinstance(value, str) else str(value),
 )
 def test_bad_setting_raises_value_error_with_name_value_and_remedy(arguments, message):
     with pytest.raises(ValueError, match=message):
