@@ -11,25 +11,23 @@ from pathlib import Path
 import gymnasium as gym
 import matplotlib
 import matplotlib.pyplot as plt
+import numpy as np
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.results_plotter import load_results, ts2xy
 
 from sb3_dqs import DQS
 
 matplotlib.use("Agg")
 
 
-def plot_learning_curve(folder: Path, env_id: str) -> Path:
-    """Draw the return of every training episode, as the monitor in ``folder`` recorded it."""
-    steps, returns = ts2xy(load_results(str(folder)), "timesteps")
+def plot_learning_curve(monitor: Monitor, env_id: str, path: Path) -> None:
+    """Draw the return of every training episode that the monitor recorded."""
+    steps = np.cumsum(monitor.get_episode_lengths())
     figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
-    axes.plot(steps, returns, marker=".", markersize=4, linewidth=1)
+    axes.plot(steps, monitor.get_episode_rewards(), marker=".", markersize=4, linewidth=1)
     axes.set(title=f"DQS on {env_id}", xlabel="environment steps", ylabel="return of a training episode")
     axes.grid(alpha=0.3)
-    path = folder / "learning_curve.png"
     figure.savefig(path, dpi=150)
-    return path
 
 
 def main() -> None:
@@ -42,10 +40,11 @@ def main() -> None:
 
     folder = arguments.output / f"{arguments.env.replace('/', '_')}_{datetime.now():%Y-%m-%d_%H-%M-%S}"
     folder.mkdir(parents=True)
-    model = DQS("MlpPolicy", Monitor(gym.make(arguments.env), str(folder / "train")), seed=arguments.seed)
+    monitor = Monitor(gym.make(arguments.env), str(folder / "train"))
+    model = DQS("MlpPolicy", monitor, seed=arguments.seed)
     model.learn(arguments.steps, progress_bar=True)
     model.save(folder / "model")
-    plot_learning_curve(folder, arguments.env)
+    plot_learning_curve(monitor, arguments.env, folder / "learning_curve.png")
 
     evaluation_env = Monitor(gym.make(arguments.env))
     evaluation_env.reset(seed=arguments.seed + 1)
