@@ -22,6 +22,7 @@ from stable_baselines3.common.type_aliases import (
 )
 from stable_baselines3.common.utils import FloatSchedule, get_parameters_by_name, polyak_update
 from torch.nn import functional as F
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from sb3_dqs.checks import check_choice, check_integer, check_positive, is_finite_number
 from sb3_dqs.policies import DIFFUSIONS, CnnPolicy, DiffusionActor, DiffusionPolicy, MlpPolicy, MultiInputPolicy, min_q_fn
@@ -88,7 +89,7 @@ class DQS(OffPolicyAlgorithm):
     :param score_estimator: what the denoiser regresses on: ``"stein"`` (default), posterior mean with Stein's control
         variate; ``"value"``, without it, no gradients of Q; ``"gradient"``, gradients of Q alone. Box only.
     :param n_score_samples: actions per regression point at which the critic is asked (box 16, even; paper 1000)
-    :param n_diffusion_steps: network passes per sampled action (box 6, paper 500)
+    :param n_diffusion_steps: network passes per sampled action (box 5, paper 500)
     :param actor_batch_size: regression points per actor update, at most ``batch_size`` (box 32, paper ``batch_size``)
     :param policy_delay: update actor and temperature every this many critic updates
     :param n_action_candidates: the deterministic action is the best by Q of this many candidates
@@ -399,7 +400,9 @@ class DQS(OffPolicyAlgorithm):
             self.thermostat.follow(self.temperature_schedule(self._current_progress_remaining))
 
     def _update_target_network(self) -> None:
-        polyak_update(self.critic.parameters(), self.critic_target.parameters(), self.tau)
+        # polyak_update of SB3 in one pass over all parameters
+        average = get_ema_multi_avg_fn(1 - self.tau)
+        average(list(self.critic_target.parameters()), list(self.critic.parameters()), None)
         # Copy running stats, see GH issue #996
         polyak_update(self.batch_norm_stats, self.batch_norm_stats_target, 1.0)
 

@@ -1,6 +1,6 @@
 """How do observations become actions and values? Features -> diffusion actor -> action in [-1, 1], and the twin critics."""
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from typing import Any
 
 import torch as th
@@ -19,12 +19,16 @@ from torch import nn
 
 from sb3_dqs.diffusion.box import BoxDiffusion
 from sb3_dqs.diffusion.estimators import QFunction
-from sb3_dqs.diffusion.networks import condition_on_first_input
+from sb3_dqs.diffusion.networks import SmallestOutput
 from sb3_dqs.diffusion.paper import PaperDiffusion
 
 DIFFUSIONS: dict[str, type[BoxDiffusion] | type[PaperDiffusion]] = {"box": BoxDiffusion, "paper": PaperDiffusion}
 
 START_NOISE_SEED = 0
+
+# Optimizers that can treat all parameters in one pass over them, and the arguments that this cannot be combined with.
+FUSED_OPTIMIZERS = (th.optim.Adam, th.optim.AdamW)
+FUSED_OPTIMIZER_CONFLICTS = {"foreach", "differentiable", "fused"}
 
 
 def min_q_fn(critic: ContinuousCritic, observations: PyTorchObs) -> QFunction:
@@ -38,12 +42,7 @@ def min_q_fn(critic: ContinuousCritic, observations: PyTorchObs) -> QFunction:
     """
     with th.no_grad():
         features = critic.extract_features(observations, critic.features_extractor)
-    q_fns: list[Callable[..., th.Tensor]] = [condition_on_first_input(q_network, features) for q_network in critic.q_networks]
-
-    def q_fn(actions: th.Tensor) -> th.Tensor:
-        return th.stack([q_fn(actions) for q_fn in q_fns]).amin(dim=0).squeeze(-1)
-
-    return q_fn
+    return SmallestOutput(critic.q_networks, features)
 
 
 def fixed_start_noise(n_candidates: int, action_dim: int) -> th.Tensor:
@@ -145,8 +144,10 @@ class DiffusionActor(BasePolicy):
         :return: (n_action_candidates, batch, action_dim), in [-1, 1]
         """
         features = self.extract_features(obs, self.features_extractor)
-        start_noise = self.start_noise[:, None].expand(-1, features.shape[0], -1)
-        return self.diffusion.sample_actions(features, start_noise, deterministic=True)
+        n_candidates, batch_size = len(self.start_noise), len(features)
+        start_noise = self.start_noise.repeat_interleave(batch_size, dim=0)
+        actions = self.diffusion.sample_actions(features.repeat(n_candidates, 1), start_noise, deterministic=True)
+        return actions.view(n_candidates, batch_size, self.action_dim)
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> th.Tensor:
         return self(observation, deterministic)
@@ -249,17 +250,14 @@ class DiffusionPolicy(BasePolicy):
             for name, parameter in self.critic.named_parameters()
             if not (self.share_features_extractor and "features_extractor" in name)
         ]
-        learning_rate = lr_schedule(1)
-        self.actor.optimizer = self.optimizer_class(
-            self.actor.parameters(),
-            lr=learning_rate,  # type: ignore[call-arg]
-            **self.optimizer_kwargs,
-        )
-        self.critic.optimizer = self.optimizer_class(
-            critic_parameters,
-            lr=learning_rate,  # type: ignore[call-arg]
-            **self.optimizer_kwargs,
-        )
+        self.actor.optimizer = self._make_optimizer(self.actor.parameters(), lr_schedule)
+        self.critic.optimizer = self._make_optimizer(critic_parameters, lr_schedule)
+
+    def _make_optimizer(self, parameters: Iterable[nn.Parameter], lr_schedule: Schedule) -> th.optim.Optimizer:
+        kwargs = self.optimizer_kwargs
+        if self.optimizer_class in FUSED_OPTIMIZERS and not FUSED_OPTIMIZER_CONFLICTS & set(kwargs):
+            kwargs = {"fused": True, **kwargs}
+        return self.optimizer_class(parameters, lr=lr_schedule(1), **kwargs)  # type: ignore[call-arg]
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         data = super()._get_constructor_parameters()

@@ -10,7 +10,7 @@ from sb3_dqs.checks import check_choice, check_integer, check_positive, check_si
 from sb3_dqs.diffusion.entropy import boltzmann_entropy, policy_entropy
 from sb3_dqs.diffusion.estimators import BOX_ESTIMATORS, Guide, QFunction, Regression, box_posterior_mean
 from sb3_dqs.diffusion.networks import PreconditionedDenoiser
-from sb3_dqs.diffusion.noise import karras_sigmas, stratified_log_uniform_sigmas
+from sb3_dqs.diffusion.noise import geometric_sigmas, stratified_log_uniform_sigmas
 from sb3_dqs.diffusion.samplers import dpm_solver_pp_2m
 
 Denoiser = Callable[[th.Tensor, th.Tensor], th.Tensor]
@@ -45,15 +45,15 @@ class BoxDiffusion(nn.Module):
         action_dim: int,
         net_arch: Sequence[int],
         activation_fn: type[nn.Module],
-        n_diffusion_steps: int = 6,
+        n_diffusion_steps: int = 5,
         n_score_samples: int = 16,
         score_estimator: str = "stein",
         sigma_min: float = 0.02,
-        sigma_max: float = 3.0,
+        sigma_max: float = 1.5,
         sigma_data: float = 0.5,
     ):
         super().__init__()
-        check_integer("n_diffusion_steps", n_diffusion_steps, 1, "6 is the default")
+        check_integer("n_diffusion_steps", n_diffusion_steps, 1, "5 is the default")
         check_integer("n_score_samples", n_score_samples, 2, "16 is the default")
         if n_score_samples % 2:
             raise ValueError(
@@ -66,10 +66,10 @@ class BoxDiffusion(nn.Module):
         self.n_score_samples = n_score_samples
         self.score_estimator = score_estimator
         self.sigma_min, self.sigma_max, self.sigma_data = sigma_min, sigma_max, sigma_data
+        self.sigmas = geometric_sigmas(sigma_min, sigma_max, n_diffusion_steps)
         self.denoiser = PreconditionedDenoiser(
-            features_dim, action_dim, net_arch, activation_fn, sigma_min, sigma_max, sigma_data
+            features_dim, action_dim, net_arch, activation_fn, sigma_min, sigma_max, sigma_data, self.sigmas
         )
-        self.sigmas = karras_sigmas(sigma_min, sigma_max, n_diffusion_steps)
 
     def sample_actions(self, features: th.Tensor, start_noise: th.Tensor, deterministic: bool = False) -> th.Tensor:
         """
@@ -80,10 +80,10 @@ class BoxDiffusion(nn.Module):
         :param deterministic: without effect: all randomness is in ``start_noise``
         :return: (batch, action_dim), in [-1, 1]
         """
-        denoise = self.denoiser.condition(features)
+        denoise = self.denoiser.condition_on_levels(features)
 
         def box_denoiser(noisy_actions: th.Tensor, sigma: float) -> th.Tensor:
-            return denoise(noisy_actions, noisy_actions.new_full((1, 1), sigma)).clamp(-1.0, 1.0)
+            return denoise(noisy_actions, sigma).clamp(-1.0, 1.0)
 
         return dpm_solver_pp_2m(box_denoiser, self.sigma_max * start_noise, self.sigmas, recentre=True)
 
@@ -110,11 +110,10 @@ class BoxDiffusion(nn.Module):
         noisy_actions = actions + sigma * th.randn_like(actions)
         uniforms = th.rand((self.n_score_samples // 2, *actions.shape), dtype=actions.dtype, device=actions.device)
         denoise = self.denoiser.condition(features)
-        signs = th.where(th.rand_like(actions) < 0.5, -1.0, 1.0).to(actions.dtype)
-        guide = denoiser_guide(denoise, noisy_actions, sigma, signs)
-        estimate = box_posterior_mean(q_fn, noisy_actions, sigma, temperature, uniforms, self.score_estimator, guide)
-
         denoised_actions = denoise(noisy_actions, sigma)
+        signs = th.empty_like(actions).bernoulli_().mul_(2).sub_(1)
+        guide = denoiser_guide(denoise, denoised_actions, noisy_actions, sigma, signs)
+        estimate = box_posterior_mean(q_fn, noisy_actions, sigma, temperature, uniforms, self.score_estimator, guide)
         # the EDM weight, 1 / c_out^2, gives every noise level the same say in the loss
         weight = 1 / self.denoiser.c_out(sigma) ** 2
         loss = (weight * (denoised_actions - estimate.target) ** 2).mean()
@@ -134,7 +133,9 @@ class BoxDiffusion(nn.Module):
         return Regression(loss, estimate.effective_sample_size.mean(), entropy, entropy_of_policy, q_spread)
 
 
-def denoiser_guide(denoise: Denoiser, noisy_actions: th.Tensor, sigma: th.Tensor, signs: th.Tensor) -> Guide:
+def denoiser_guide(
+    denoise: Denoiser, denoised_actions: th.Tensor, noisy_actions: th.Tensor, sigma: th.Tensor, signs: th.Tensor
+) -> Guide:
     """
     Guess the posterior p(a | x) from the denoiser: around its output, and as wide as its slope tells.
 
@@ -143,6 +144,7 @@ def denoiser_guide(denoise: Denoiser, noisy_actions: th.Tensor, sigma: th.Tensor
     Source: Tweedie's formula of second order.
 
     :param denoise: maps noisy actions (..., batch, action_dim) and sigma (batch, 1) to E[a | x]
+    :param denoised_actions: (batch, action_dim), E[a | x] at the noisy actions
     :param noisy_actions: (batch, action_dim)
     :param sigma: (batch, 1), noise levels, action units
     :param signs: (batch, action_dim), random signs, the direction of the diagonal
@@ -150,9 +152,9 @@ def denoiser_guide(denoise: Denoiser, noisy_actions: th.Tensor, sigma: th.Tensor
     """
     with th.no_grad():
         diagonal = signs / math.sqrt(signs.shape[1])
-        steps = th.stack([th.zeros_like(diagonal), diagonal, -diagonal]) * sigma
-        centre, ahead, behind = denoise(noisy_actions + steps, sigma).clamp(-1.0, 1.0)
+        step = diagonal * sigma
+        ahead, behind = denoise(noisy_actions + th.stack([step, -step]), sigma).clamp(-1.0, 1.0)
         slope = ((ahead - behind) * diagonal).sum(dim=1, keepdim=True) / (2 * sigma)
         # a proposal law should be wider than its target, but needs no more than the noise itself
         relative_variance = (GUIDE_WIDENING * slope).clamp(GUIDE_MIN_RELATIVE_VARIANCE, 1.0)
-        return Guide(centre, sigma * relative_variance.sqrt())
+        return Guide(denoised_actions.clamp(-1.0, 1.0), sigma * relative_variance.sqrt())

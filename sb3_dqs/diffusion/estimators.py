@@ -11,8 +11,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch as th
+from torch.nn import functional as F
 
-from sb3_dqs.diffusion.proposals import antithetic_uniforms, truncated_normal, truncated_normal_log_density
+from sb3_dqs.diffusion.networks import SmallestOutput
+from sb3_dqs.diffusion.proposals import TruncatedNormal, antithetic_uniforms
 
 QFunction = Callable[[th.Tensor], th.Tensor]
 
@@ -175,20 +177,23 @@ def _proposals_and_log_corrections(
     n_pairs = len(uniforms)
     n_guided_pairs = 0 if guide is None else n_pairs // 2
     n_unguided = 2 * (n_pairs - n_guided_pairs)
-    unguided = truncated_normal(noisy_actions, sigma, antithetic_uniforms(uniforms[n_guided_pairs:]))
+    unguided_law = TruncatedNormal(noisy_actions, sigma)
+    unguided = unguided_law.sample(antithetic_uniforms(uniforms[n_guided_pairs:]))
     if guide is None or n_guided_pairs == 0:
         return unguided, noisy_actions.new_zeros(()), n_unguided
-    guided = truncated_normal(guide.mean, guide.sigma, antithetic_uniforms(uniforms[:n_guided_pairs]))
-    proposals = th.cat([unguided, guided])
+    guided_law = TruncatedNormal(guide.mean, guide.sigma)
+    proposals = th.cat([unguided, guided_law.sample(antithetic_uniforms(uniforms[:n_guided_pairs]))])
     # density of the mixture relative to that of the unguided proposals, which N(a; x, sigma^2 I) is proportional to
-    log_ratio = truncated_normal_log_density(proposals, guide.mean, guide.sigma)
-    log_ratio = log_ratio - truncated_normal_log_density(proposals, noisy_actions, sigma)
+    log_ratio = guided_law.log_density(proposals) - unguided_law.log_density(proposals)
     log_odds = math.log(n_guided_pairs / (n_pairs - n_guided_pairs))
-    return proposals, -th.nn.functional.softplus(log_ratio + log_odds), n_unguided
+    return proposals, -F.softplus(log_ratio + log_odds), n_unguided
 
 
 def _q_values_and_gradients(q_fn: QFunction, actions: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
     """Q (n, batch) and its gradient in the action (n, batch, action_dim), both detached."""
+    # Choosing rows would make a GPU wait for the host, and it hardly notices the work that is saved
+    if isinstance(q_fn, SmallestOutput) and not actions.is_cuda:
+        return q_fn.value_and_gradient(actions)
     samples_at_once = max(1, MAX_CRITIC_ROWS // actions.shape[1])
     q_values, q_gradients = [], []
     for chunk in actions.detach().split(samples_at_once):

@@ -1,13 +1,22 @@
 """
 Where is the critic asked? At actions drawn from a normal law around the noisy action, truncated to the box [-1, 1]^d.
 
-The coordinate is mirrored so that the truncation interval lies in the left tail of the normal law, where floats are dense:
-in float32 a mean 8 sigma outside the box still gives distinct proposals inside it.
+Each coordinate is mirrored so that its mean is negative or zero and the truncation interval lies in the tail of the normal
+law where floats are dense: in float32 a mean 8 sigma outside the box still gives distinct proposals inside it.
 """
 
 import math
 
 import torch as th
+
+# A mean farther outside the box than this many sigma is taken at this distance, where the mass of the box is still a float32
+# (1e-33). Its law lies within a few hundredths of a sigma of the wall either way, and Gaussian noise never gets there.
+MAX_SIGMAS_OUTSIDE = 12.0
+
+# From this half-width of the box on, in units of sigma, the far wall is out of reach of any mean (below 1e-6 sigma).
+FAR_WALL_SIGMAS = 5.0
+
+SQRT_HALF = math.sqrt(0.5)
 
 
 def antithetic_uniforms(uniforms: th.Tensor) -> th.Tensor:
@@ -23,21 +32,40 @@ def antithetic_uniforms(uniforms: th.Tensor) -> th.Tensor:
     return th.cat([uniforms, 1 - uniforms])
 
 
-def truncated_normal(mean: th.Tensor, sigma: th.Tensor, uniforms: th.Tensor) -> th.Tensor:
+class TruncatedNormal:
     """
-    Map uniform draws to N(mean, sigma^2 I) truncated to [-1, 1]^d, by the inverse CDF of each coordinate.
+    N(mean, sigma^2 I) truncated to [-1, 1]^d.
 
     :param mean: (batch, action_dim), may lie outside the box
     :param sigma: (batch, 1), standard deviation > 0, action units
-    :param uniforms: (n, batch, action_dim), in [0, 1]
-    :return: (n, batch, action_dim), in [-1, 1]
     """
-    side, centre, lower, upper = _mirrored_interval(mean, sigma)
-    lower_tail, upper_tail = _lower_tail(lower), _lower_tail(upper)
-    quantile = th.special.ndtri(lower_tail + uniforms * (upper_tail - lower_tail))
-    # where the mass of the whole interval rounds to 0, the nearest wall holds it all
-    quantile = th.where(quantile < lower, upper, quantile)
-    return (side * (centre - sigma * quantile)).clamp(-1.0, 1.0)
+
+    def __init__(self, mean: th.Tensor, sigma: th.Tensor):
+        self.mean, self.sigma = mean, sigma
+        self.distance, near_wall, far_wall = _mirrored_walls(mean, sigma)
+        # twice the mass of the normal law beyond each wall, as seen from the far side: accurate where both are tiny
+        self.near_tail, self.far_tail = th.erfc(near_wall), th.erfc(far_wall)
+
+    def sample(self, uniforms: th.Tensor) -> th.Tensor:
+        """
+        Map uniform draws to the law by the inverse CDF of each coordinate.
+
+        :param uniforms: (n, batch, action_dim), in [0, 1]
+        :return: (n, batch, action_dim), in [-1, 1]
+        """
+        quantile = th.special.ndtri(th.lerp(self.far_tail, self.near_tail, uniforms) / 2)
+        mirrored = (-self.distance - self.sigma * quantile).clamp(-1.0, 1.0)
+        return th.where(self.mean > 0, -mirrored, mirrored)
+
+    def log_density(self, actions: th.Tensor) -> th.Tensor:
+        """
+        Log-density up to the constant d / 2 ln(2 pi).
+
+        :param actions: (n, batch, action_dim), in [-1, 1]
+        :return: (n, batch), per unit of action volume
+        """
+        log_normalisation = th.log((self.near_tail - self.far_tail) / 2 * self.sigma).sum(dim=-1)
+        return ((actions - self.mean) / self.sigma).square().sum(dim=-1) / -2 - log_normalisation
 
 
 def truncated_normal_mean(mean: th.Tensor, sigma: float | th.Tensor) -> th.Tensor:
@@ -48,42 +76,21 @@ def truncated_normal_mean(mean: th.Tensor, sigma: float | th.Tensor) -> th.Tenso
     :param sigma: broadcastable to the mean, standard deviation > 0, action units
     :return: (..., action_dim), in [-1, 1]
     """
-    side, centre, lower, upper = _mirrored_interval(mean, sigma)
-    # Densities and masses relative to the mass below ``upper``, which may be too small for a float
-    log_mass = th.special.log_ndtr(upper)
-    log_normalisation = log_mass + math.log(2 * math.pi) / 2
-    density_difference = th.exp(-(lower**2) / 2 - log_normalisation) - th.exp(-(upper**2) / 2 - log_normalisation)
-    mass = -th.expm1(th.special.log_ndtr(lower) - log_mass)
-    return (side * (centre - sigma * density_difference / mass)).clamp(-1.0, 1.0)
+    distance, near_wall, far_wall = _mirrored_walls(mean, sigma)
+    if isinstance(sigma, float) and sigma * FAR_WALL_SIGMAS <= 1:
+        density_difference, mass = -th.exp(-near_wall.square()), th.erfc(near_wall)
+    else:
+        density_difference = th.exp(-far_wall.square()) - th.exp(-near_wall.square())
+        mass = th.erfc(near_wall) - th.erfc(far_wall)
+    return (distance + math.sqrt(2 / math.pi) * sigma * (density_difference / mass)).copysign(mean)
 
 
-def truncated_normal_log_density(actions: th.Tensor, mean: th.Tensor, sigma: th.Tensor) -> th.Tensor:
+def _mirrored_walls(mean: th.Tensor, sigma: float | th.Tensor) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
     """
-    Log-density of N(mean, sigma^2 I) truncated to [-1, 1]^d, up to the constant d / 2 ln(2 pi).
-
-    :param actions: (n, batch, action_dim), in [-1, 1]
-    :param mean: (batch, action_dim), may lie outside the box
-    :param sigma: (batch, 1), standard deviation > 0, action units
-    :return: (n, batch), per unit of action volume
+    :return: distance of the mean from the middle of the box, limited by ``MAX_SIGMAS_OUTSIDE``; and how far beyond the near
+        and the far wall it lies, in units of sqrt(2) sigma, the argument of erfc (negative: on the inner side)
     """
-    _, _, lower, upper = _mirrored_interval(mean, sigma)
-    log_upper_tail = th.special.log_ndtr(upper)
-    log_mass = log_upper_tail + th.log(-th.expm1(th.special.log_ndtr(lower) - log_upper_tail))
-    log_normalisation = (log_mass + th.log(sigma)).sum(dim=-1)
-    return -(((actions - mean) / sigma) ** 2).sum(dim=-1) / 2 - log_normalisation
-
-
-def _lower_tail(quantile: th.Tensor) -> th.Tensor:
-    """Mass of the standard normal law below a quantile; ``th.special.ndtr`` rounds the tail to 0 from -8 on."""
-    return th.erfc(quantile * -math.sqrt(0.5)) / 2
-
-
-def _mirrored_interval(mean: th.Tensor, sigma: float | th.Tensor) -> tuple[th.Tensor, th.Tensor, th.Tensor, th.Tensor]:
-    """
-    Mirror each coordinate so that ``centre <= 0``; then actions are side * (centre - sigma * z), z in [lower, upper].
-
-    :return: side (-1 where mirrored), mirrored mean, and the ends of the interval of the standard normal z
-    """
-    side = th.where(mean > 0, -1.0, 1.0).to(mean.dtype)
-    centre = side * mean
-    return side, centre, (centre - 1) / sigma, (centre + 1) / sigma
+    per_unit = SQRT_HALF / sigma
+    distance = mean.abs().clamp(max=1 + MAX_SIGMAS_OUTSIDE * sigma)
+    near_wall = (distance - 1) * per_unit
+    return distance, near_wall, near_wall + 2 * per_unit

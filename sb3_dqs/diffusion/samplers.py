@@ -41,8 +41,8 @@ def dpm_solver_pp_2m(
         log_step = math.log(sigma / next_sigma)
         extrapolated = denoised
         if order == 2 and previous_log_step > 0:
-            extrapolated = denoised + (log_step / previous_log_step / 2) * (denoised - previous_denoised)
-        noisy_actions = (next_sigma / sigma) * noisy_actions - math.expm1(-log_step) * extrapolated
+            extrapolated = th.lerp(previous_denoised, denoised, 1 + log_step / previous_log_step / 2)
+        noisy_actions = th.lerp(extrapolated, noisy_actions, next_sigma / sigma)
         previous_denoised, previous_log_step = denoised, log_step
         denoised = denoiser(noisy_actions, next_sigma)
     return denoised

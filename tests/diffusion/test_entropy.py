@@ -13,7 +13,7 @@ from sb3_dqs.diffusion.estimators import Guide, box_posterior_mean
 from sb3_dqs.diffusion.noise import stratified_log_uniform_sigmas
 from tests import truth
 
-NOISE_RANGE = (0.02, 3.0)
+NOISE_RANGE = (0.02, 1.5)
 N_LEVELS = 16  # rows drawn from the policy in an update with the default settings
 N_REPEATS = 200
 
@@ -60,7 +60,8 @@ def boltzmann_estimates(log_density, action_dim, n_samples=16):
     for level, sigma_of_level in enumerate(sigma):
         signs = th.where(th.rand(noisy[level].shape, generator=generator) < 0.5, -1.0, 1.0).double()
         sigmas = sigma_of_level.expand(N_REPEATS, 1)
-        guides.append(denoiser_guide(lambda x, s: denoise(x, s[0].item()), noisy[level], sigmas, signs))
+        denoised = denoise(noisy[level], sigma_of_level.item())
+        guides.append(denoiser_guide(lambda x, s: denoise(x, s[0].item()), denoised, noisy[level], sigmas, signs))
     estimates = []
     for i in range(N_REPEATS):
         uniforms = th.rand((n_samples // 2, N_LEVELS, action_dim), dtype=th.float64, generator=generator)

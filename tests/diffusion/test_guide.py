@@ -11,7 +11,8 @@ def guide_at(log_density, noisy_actions, sigma):
     denoise = truth.denoiser(log_density)
     noisy = th.tensor([noisy_actions], dtype=th.float64)
     sigmas = th.full((1, 1), sigma, dtype=th.float64)
-    return denoiser_guide(lambda x, s: denoise(x, s[0].item()), noisy, sigmas, th.ones_like(noisy))
+    denoised = denoise(noisy, sigma)
+    return denoiser_guide(lambda x, s: denoise(x, s[0].item()), denoised, noisy, sigmas, th.ones_like(noisy))
 
 
 def test_guide_of_a_gaussian_has_its_posterior_mean_and_widened_variance():

@@ -2,11 +2,12 @@
 
 import math
 
+import pytest
 import torch as th
 from scipy import stats
 from torch import nn
 
-from sb3_dqs.diffusion.networks import PreconditionedDenoiser, ScoreNetwork, condition_on_first_input, mlp
+from sb3_dqs.diffusion.networks import PreconditionedDenoiser, ScoreNetwork, SmallestOutput, condition_on_first_input, mlp
 
 
 def denoiser(**kwargs):
@@ -28,6 +29,42 @@ def test_network_without_hidden_layers_is_linear_and_can_be_conditioned():
     features, actions = th.randn(4, 3), th.randn(7, 4, 2)
     expected = network(th.cat([features.expand(7, 4, 3), actions], dim=-1))
     assert th.allclose(condition_on_first_input(network, features)(actions), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("activation_fn", [nn.ReLU, nn.Tanh, nn.ELU], ids=["relu", "tanh", "elu"])
+@pytest.mark.parametrize("net_arch", [[], [8], [8, 8]], ids=["linear", "one", "two"])
+def test_gradient_through_the_network_of_the_smallest_output_is_that_of_autograd(net_arch, activation_fn):
+    th.manual_seed(0)
+    networks = [mlp(3 + 2, 1, net_arch, activation_fn).double() for _ in range(3)]
+    features, actions = th.randn(6, 3).double(), th.randn(10, 6, 2).double().requires_grad_(True)
+    smallest_output = SmallestOutput(networks, features)
+    inputs = th.cat([features.expand(10, 6, 3), actions], dim=-1)
+    expected = th.cat([network(inputs) for network in networks], dim=-1).amin(dim=-1)
+    (expected_gradient,) = th.autograd.grad(expected.sum(), actions)
+    value, gradient = smallest_output.value_and_gradient(actions.detach())
+    th.testing.assert_close(smallest_output(actions), expected)
+    th.testing.assert_close(value, expected.detach())
+    th.testing.assert_close(gradient, expected_gradient)
+    assert not value.requires_grad
+    assert not gradient.requires_grad
+    assert all(parameter.grad is None for network in networks for parameter in network.parameters())
+
+
+def test_gradient_of_the_smallest_output_passes_layer_norm():
+    th.manual_seed(0)
+    network = nn.Sequential(nn.Linear(5, 8), nn.LayerNorm(8), nn.ReLU(), nn.Linear(8, 1)).double()
+    features, actions = th.randn(6, 3).double(), th.randn(10, 6, 2).double().requires_grad_(True)
+    expected = network(th.cat([features.expand(10, 6, 3), actions], dim=-1)).sum()
+    (expected_gradient,) = th.autograd.grad(expected, actions)
+    th.testing.assert_close(SmallestOutput([network], features).value_and_gradient(actions.detach())[1], expected_gradient)
+
+
+def test_denoiser_at_the_levels_of_a_sampler_equals_the_denoiser():
+    model = denoiser(levels=[3.0, 0.4, 0.02])
+    features, noisy_actions = th.randn(4, 3), th.randn(4, 2)
+    for sigma in (3.0, 0.4, 0.02):
+        expected = model.condition(features)(noisy_actions, th.full((1, 1), sigma))
+        th.testing.assert_close(model.condition_on_levels(features)(noisy_actions, sigma), expected, atol=1e-5, rtol=0.0)
 
 
 def test_preconditioning_has_the_edm_coefficients():

@@ -1,21 +1,18 @@
 """Are the noise levels the documented ones?"""
 
-import itertools
 import math
 
 import pytest
 import torch as th
 
-from sb3_dqs.diffusion.noise import GeometricNoise, karras_sigmas, stratified_log_uniform_sigmas
+from sb3_dqs.diffusion.noise import GeometricNoise, geometric_sigmas, stratified_log_uniform_sigmas
 
 
-def test_karras_grid_runs_between_its_ends_uniformly_in_the_seventh_root():
-    sigmas = karras_sigmas(0.02, 3.0, 6)
-    assert (len(sigmas), sigmas[0], sigmas[-1]) == (6, 3.0, 0.02)
-    roots = [sigma ** (1 / 7) for sigma in sigmas]
-    steps = [first - second for first, second in itertools.pairwise(roots)]
-    assert steps == pytest.approx([(3.0 ** (1 / 7) - 0.02 ** (1 / 7)) / 5] * 5)
-    assert karras_sigmas(0.02, 3.0, 1) == [3.0]
+def test_grid_runs_between_its_ends_uniformly_in_the_logarithm():
+    assert geometric_sigmas(0.01, 1.0, 3) == pytest.approx([1.0, 0.1, 0.01])
+    sigmas = geometric_sigmas(0.02, 1.5, 5)
+    assert (sigmas[0], sigmas[-1]) == (1.5, 0.02)
+    assert geometric_sigmas(0.02, 1.5, 1) == [1.5]
 
 
 def test_each_stratum_of_ln_sigma_gets_one_level():
