@@ -143,8 +143,9 @@ def _take_out_heartbeat(arguments: list[str]) -> list[str]:
 def _message(error: Exception) -> str | None:
     """What to tell the user who caused this error by a wrong argument or setting; ``None`` where it may be a bug."""
     raised_in = _module_of_last_frame(error.__traceback__)
-    if isinstance(error, ModuleNotFoundError) and error.name is not None:
-        module = error.name.split(".")[0]
+    missing = error.__cause__ if isinstance(error.__cause__, ModuleNotFoundError) else error
+    if isinstance(missing, ModuleNotFoundError) and missing.name is not None:
+        module = missing.name.split(".")[0]
         extra = EXTRAS.get(module, "zoo")
         return (
             f"{module} is not installed; pip install 'sb3-dqs[{extra}]' brings what this script needs, or pip install {module}"

@@ -1,4 +1,4 @@
-"""How does rl-zoo3 come to know DQS? By entries in its tables, and by three small additions to its experiment manager."""
+"""How does rl-zoo3 come to know DQS? By entries in its tables, and by small additions to its experiment manager."""
 
 import functools
 import sys
@@ -11,6 +11,7 @@ from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
 from rl_zoo3.utils import ALGOS
 
 from sb3_dqs import DQS
+from sb3_dqs.zoo.checkpoints import ReplayBufferCheckpoint
 from sb3_dqs.zoo.search_space import convert_dqs_params, sample_dqs_params
 from sb3_dqs.zoo.settings import check_setting_names, settings_path
 
@@ -24,7 +25,8 @@ def register() -> None:
     Enter DQS into the zoo's tables, in place, since every module of the zoo shares them. A second call changes nothing.
 
     The experiment manager is extended so that it finds the settings shipped with this package where the zoo has none of
-    its own, names a mistyped setting, and tells each trial its budget.
+    its own, names a mistyped setting or trial, tells each trial its budget, and saves the replay buffer with every checkpoint
+    where it is to be saved at all.
     """
     ALGOS[ALGO] = DQS
     HYPERPARAMS_SAMPLER[ALGO] = sample_dqs_params
@@ -40,10 +42,13 @@ def register() -> None:
 def _extend_experiment_manager() -> None:
     from rl_zoo3.exp_manager import ExperimentManager
 
-    ExperimentManager.read_hyperparameters = _reading_our_settings(  # type: ignore[method-assign]
-        ExperimentManager.read_hyperparameters
-    )
-    ExperimentManager.objective = _telling_the_budget(ExperimentManager.objective)  # type: ignore[method-assign]
+    for name, extended in {
+        "read_hyperparameters": _reading_our_settings,
+        "load_trial": _naming_what_is_missing,
+        "objective": _telling_the_budget,
+        "create_callbacks": _saving_the_replay_buffer,
+    }.items():
+        setattr(ExperimentManager, name, extended(getattr(ExperimentManager, name)))
 
 
 def _reading_our_settings(read_hyperparameters: Callable) -> Callable:
@@ -69,6 +74,21 @@ def _reading_our_settings(read_hyperparameters: Callable) -> Callable:
     return read
 
 
+def _naming_what_is_missing(load_trial: Callable) -> Callable:
+    @functools.wraps(load_trial)
+    def load(self: Any, storage: str, study_name: str, trial_id: int | None = None, convert: bool = True) -> dict[str, Any]:
+        try:
+            return load_trial(self, storage, study_name, trial_id, convert)
+        except IndexError as error:
+            raise ValueError(f"study {study_name!r} in {storage} has no trial {trial_id}") from error
+        except KeyError as error:
+            if "Record does not exist" not in str(error):
+                raise
+            raise ValueError(f"no study {study_name!r} in {storage}; the command 'optuna studies' lists them") from error
+
+    return load
+
+
 def _telling_the_budget(objective: Callable) -> Callable:
     @functools.wraps(objective)
     def objective_with_budget(self: Any, trial: optuna.Trial) -> float:
@@ -77,3 +97,13 @@ def _telling_the_budget(objective: Callable) -> Callable:
         return objective(self, trial)
 
     return objective_with_budget
+
+
+def _saving_the_replay_buffer(create_callbacks: Callable) -> Callable:
+    @functools.wraps(create_callbacks)
+    def create(self: Any) -> None:
+        create_callbacks(self)
+        if self.algo == ALGO and self.save_freq > 0 and self.save_replay_buffer:
+            self.callbacks.append(ReplayBufferCheckpoint(self.save_freq, self.save_path, self.params_path))
+
+    return create
