@@ -150,7 +150,8 @@ def _message(error: Exception) -> str | None:
         return (
             f"{module} is not installed; pip install 'sb3-dqs[{extra}]' brings what this script needs, or pip install {module}"
         )
-    if isinstance(error, (ValueError, AssertionError, OSError)) and raised_in.startswith(("sb3_dqs.", "rl_zoo3.")):
+    wrong_input = (OSError,) if raised_in.startswith("rl_zoo3.plots.") else (OSError, ValueError, AssertionError)
+    if isinstance(error, wrong_input) and raised_in.startswith(("sb3_dqs.", "rl_zoo3.")):
         return str(error) or None
     if isinstance(error, (NameError, SyntaxError)) and raised_in == "rl_zoo3.utils":
         return f"values behind a colon are Python, so text needs quotes of its own, as in temperature:\"'auto'\"; got: {error}"

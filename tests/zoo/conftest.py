@@ -19,7 +19,7 @@ def zoo(tmp_path, monkeypatch):
     monkeypatch.setattr(optuna, "create_study", optuna.create_study)
 
     def run(script, *arguments):
-        return main([script, *map(str, arguments), *(TINY if script == "train" else [])])
+        return main([script, *(TINY if script == "train" else []), *map(str, arguments)])
 
     run.folder = tmp_path
     return run
