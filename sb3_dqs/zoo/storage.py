@@ -1,15 +1,21 @@
 """How do many machines share one study, and what happens to the trial of a machine that dies?"""
 
 import functools
+import time
 import warnings
 from collections.abc import Callable
 
 import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 HEARTBEAT_INTERVAL = 60
 MAX_RETRIES = 3
+
+# How often, and after how many seconds each, to look again at a database whose tables another worker is creating
+TABLE_CREATION_ATTEMPTS = 5
+TABLE_CREATION_PAUSE = 1.0
 
 
 def heartbeat_storage(
@@ -29,7 +35,8 @@ def heartbeat_storage(
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
-        return RDBStorage(
+        open_storage = functools.partial(
+            RDBStorage,
             url,
             # Between two reports of a long trial, a firewall or a restart of the server may have cut the connection
             engine_kwargs={"pool_pre_ping": True},
@@ -37,6 +44,13 @@ def heartbeat_storage(
             grace_period=grace_period,
             heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(max_retry=max_retries),
         )
+        # Workers that start together on an empty database all create Optuna's tables, and all but one are refused
+        for _ in range(TABLE_CREATION_ATTEMPTS - 1):
+            try:
+                return open_storage()
+            except (IntegrityError, ProgrammingError):
+                time.sleep(TABLE_CREATION_PAUSE)
+        return open_storage()
 
 
 def create_study_with_heartbeat(create_study: Callable, open_database: Callable[[str], RDBStorage]) -> Callable:

@@ -11,10 +11,12 @@ import optuna
 import pytest
 import torch as th
 import yaml
+from sqlalchemy.exc import IntegrityError
 from stable_baselines3 import SAC
 from stable_baselines3.common.logger import Logger
 
 from sb3_dqs import DQS, command_line
+from sb3_dqs.zoo import storage
 from sb3_dqs.zoo.forward import SCRIPTS, main
 from sb3_dqs.zoo.settings import settings_path
 from tests.zoo.wrappers import FirstOneDiverges
@@ -227,3 +229,42 @@ def test_missing_zoo_is_named(program):
     assert "pip install 'sb3-dqs[zoo]'" in result.stderr
     if "main" in program:
         assert "Traceback" not in result.stderr
+
+
+def test_workers_that_create_the_tables_of_a_database_at_once_try_again(tmp_path, monkeypatch):
+    attempts = []
+
+    class Refused(storage.RDBStorage):
+        def __init__(self, *args, **kwargs):
+            attempts.append(1)
+            if len(attempts) < 3:
+                raise IntegrityError("CREATE TABLE", {}, Exception("already exists"))
+            super().__init__(*args, **kwargs)
+
+    monkeypatch.setattr(storage, "RDBStorage", Refused)
+    monkeypatch.setattr(storage, "TABLE_CREATION_PAUSE", 0)
+    database = storage.heartbeat_storage(f"sqlite:///{tmp_path}/study.db", heartbeat_interval=7, max_retries=0)
+    assert len(attempts) == 3
+    assert database.get_heartbeat_interval() == 7
+
+    attempts.clear()
+    monkeypatch.setattr(storage, "TABLE_CREATION_ATTEMPTS", 2)
+    with pytest.raises(IntegrityError):
+        storage.heartbeat_storage(f"sqlite:///{tmp_path}/study.db")
+
+
+def test_database_gets_a_heartbeat_and_other_storages_stay_as_they_are(zoo, monkeypatch):
+    given = []
+
+    def create_study(*args, storage=None, **kwargs):
+        given.append(storage)
+        raise KeyboardInterrupt
+
+    for url in ("sqlite:///study.db", "study.log"):
+        monkeypatch.setattr(optuna, "create_study", create_study)
+        with pytest.raises(KeyboardInterrupt):
+            zoo("train", *PENDULUM, "-n", 10, "-optimize", "--storage", url, "--grace-period", 9, "--study-name", "x")
+    database, journal = given
+    assert database.get_heartbeat_interval() == 60
+    assert database.grace_period == 9
+    assert isinstance(journal, optuna.storages.JournalStorage)
