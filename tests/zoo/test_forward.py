@@ -33,6 +33,8 @@ def test_train_enjoy_and_plots(zoo, capfd):
     # an environment with short episodes and a slash in its name
     goals = ("--env", "sb3_dqs/MultiGoal-v0")
     arguments = (*goals, "-n", 140, "--eval-freq", 70, "--eval-episodes", 2, "-params", *SMALL)
+    # two runs: rl_zoo3's plot_from_file cannot read the scores of a single one
+    assert zoo("train", "--algo", "dqs", *arguments) == 0
     assert zoo("train", "--algo", "dqs", *arguments) == 0
     run = zoo.folder / "logs/dqs/sb3_dqs-MultiGoal-v0_1"
     files = {path.name for path in run.iterdir()}
@@ -50,8 +52,8 @@ def test_train_enjoy_and_plots(zoo, capfd):
     assert zoo("enjoy", "--algo", "dqs", *goals, "--no-render", "-n", 5, "--load-best", "-f", "logs", "--device", "cpu") == 0
 
     assert zoo("plot_train", "-a", "dqs", "-e", "MultiGoal", "-f", "logs", "-w", 1) == 0
-    assert zoo("all_plots", "-a", "dqs", "sac", "-e", "MultiGoal", "-f", "logs", "-o", "scores") == 0
-    assert zoo("plot_from_file", "-i", "scores.pkl", "-o", "scores.svg", "-l", "DQS", "SAC") == 0
+    assert zoo("all_plots", "-a", "dqs", "-e", "MultiGoal", "-f", "logs", "-o", "scores") == 0
+    assert zoo("plot_from_file", "-i", "scores.pkl", "-o", "scores.svg", "-l", "DQS") == 0
     assert (zoo.folder / "scores.svg").is_file()
 
 
