@@ -84,7 +84,7 @@ def _naming_what_is_missing(load_trial: Callable) -> Callable:
         except KeyError as error:
             if "Record does not exist" not in str(error):
                 raise
-            raise ValueError(f"no study {study_name!r} in {storage}; 'optuna studies --storage {storage}' lists them") from error
+            raise ValueError(f"no study {study_name!r} in {storage}; see: optuna studies --storage {storage}") from error
 
     return load
 

@@ -3,6 +3,7 @@
 import os
 import pickle
 import re
+import shutil
 import subprocess
 import sys
 import venv
@@ -28,7 +29,10 @@ def checked(*command, cwd, timeout=600):
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
     folder = tmp_path_factory.mktemp("wheel")
-    checked(sys.executable, "-m", "pip", "wheel", "--no-deps", "--wheel-dir", folder, REPOSITORY, cwd=folder)
+    # from a copy: setuptools would pack what an earlier build has left in build/
+    leftovers = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "runs", "logs", "__pycache__")
+    shutil.copytree(REPOSITORY, folder / "source", ignore=leftovers)
+    checked(sys.executable, "-m", "pip", "wheel", "--no-deps", "--wheel-dir", folder, folder / "source", cwd=folder)
     return next(folder.glob("sb3_dqs-*.whl"))
 
 
