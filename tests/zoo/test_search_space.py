@@ -136,6 +136,7 @@ def test_hindsight_settings_build_a_model():
         assert model.replay_buffer.n_sampled_goal == settings["replay_buffer_kwargs"]["n_sampled_goal"]
 
 
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 def test_importance_and_parallel_coordinates_can_be_drawn():
     from optuna.visualization import matplotlib as visualization
 
