@@ -23,7 +23,8 @@ def checked(*command, cwd, timeout=600):
     environment |= {"MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "SDL_VIDEODRIVER": "dummy"}
     result = subprocess.run(list(map(str, command)), cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout)
     assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
-    return result.stdout
+    # Optuna tells of its trials on the standard error
+    return result.stdout + result.stderr
 
 
 @pytest.fixture(scope="module")
