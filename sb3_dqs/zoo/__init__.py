@@ -1,0 +1,18 @@
+"""
+DQS in rl-zoo3: importing this package registers it there, with its settings and its search space.
+
+The only importer of rl_zoo3 in this package. ``python -m sb3_dqs.zoo <script> ...`` runs the zoo's own scripts after it.
+"""
+
+from importlib.util import find_spec
+
+if find_spec("rl_zoo3") is None:
+    raise ImportError("sb3_dqs.zoo needs rl_zoo3, which is not installed: pip install 'sb3-dqs[zoo]'", name="rl_zoo3")
+
+from sb3_dqs.zoo.registration import register
+from sb3_dqs.zoo.search_space import convert_dqs_params, sample_dqs_params
+from sb3_dqs.zoo.settings import settings_path
+
+__all__ = ["convert_dqs_params", "register", "sample_dqs_params", "settings_path"]
+
+register()

@@ -1,0 +1,109 @@
+"""How does rl-zoo3 come to know DQS? By entries in its tables, and by small additions to its experiment manager."""
+
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
+from rl_zoo3.utils import ALGOS
+
+from sb3_dqs import DQS
+from sb3_dqs.zoo.checkpoints import ReplayBufferCheckpoint
+from sb3_dqs.zoo.search_space import convert_dqs_params, sample_dqs_params
+from sb3_dqs.zoo.settings import check_setting_names, settings_path
+
+ALGO = "dqs"
+
+_registered: set[str] = set()
+
+
+def register() -> None:
+    """
+    Enter DQS into the zoo's tables, in place, since every module of the zoo shares them. A second call changes nothing.
+
+    The experiment manager is extended so that it finds the settings shipped with this package where the zoo has none of
+    its own, names a mistyped setting or trial, tells each trial its budget, and saves the replay buffer with every checkpoint
+    where it is to be saved at all.
+    """
+    ALGOS[ALGO] = DQS
+    HYPERPARAMS_SAMPLER[ALGO] = sample_dqs_params
+    HYPERPARAMS_CONVERTER[ALGO] = convert_dqs_params
+    # Partly loaded where a user's custom_envs.py imports us while the zoo is being imported by record_video, which needs
+    # no settings
+    manager_module = sys.modules.get("rl_zoo3.exp_manager")
+    if "manager" not in _registered and (manager_module is None or hasattr(manager_module, "ExperimentManager")):
+        _extend_experiment_manager()
+        _registered.add("manager")
+
+
+def _extend_experiment_manager() -> None:
+    from rl_zoo3.exp_manager import ExperimentManager
+
+    for name, extended in {
+        "read_hyperparameters": _reading_our_settings,
+        "load_trial": _naming_what_is_missing,
+        "objective": _telling_the_budget,
+        "create_callbacks": _saving_the_replay_buffer,
+    }.items():
+        setattr(ExperimentManager, name, extended(getattr(ExperimentManager, name)))
+
+
+def _reading_our_settings(read_hyperparameters: Callable) -> Callable:
+    @functools.wraps(read_hyperparameters)
+    def read(self: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        if self.trial_id == 0 and self.storage and self.study_name:
+            # The zoo takes trial 0 for no trial
+            trial_settings = self.load_trial(self.storage, self.study_name, 0)
+            self.custom_hyperparams = {**trial_settings, **(self.custom_hyperparams or {})}
+        if self.algo != ALGO:
+            return read_hyperparameters(self)
+        if getattr(self.args, "conf_file", None) is None and not Path(self.config).exists():
+            self.config = str(settings_path())
+        hyperparams, saved_hyperparams = read_hyperparameters(self)
+        check_setting_names(hyperparams, self.config)
+        if self.optimize_hyperparameters and hyperparams.get("diffusion", "box") != "box":
+            raise ValueError(
+                f"-optimize searches the settings of diffusion='box', got diffusion={hyperparams['diffusion']!r} in "
+                f"{self.config}; the published setting has its values, train it without -optimize"
+            )
+        return hyperparams, saved_hyperparams
+
+    return read
+
+
+def _naming_what_is_missing(load_trial: Callable) -> Callable:
+    @functools.wraps(load_trial)
+    def load(self: Any, storage: str, study_name: str, trial_id: int | None = None, convert: bool = True) -> dict[str, Any]:
+        try:
+            return load_trial(self, storage, study_name, trial_id, convert)
+        except IndexError as error:
+            raise ValueError(f"study {study_name!r} in {storage} has no trial {trial_id}") from error
+        except KeyError as error:
+            if "Record does not exist" not in str(error):
+                raise
+            raise ValueError(f"no study {study_name!r} in {storage}; see: optuna studies --storage {storage}") from error
+
+    return load
+
+
+def _telling_the_budget(objective: Callable) -> Callable:
+    @functools.wraps(objective)
+    def objective_with_budget(self: Any, trial: optuna.Trial) -> float:
+        if self.algo == ALGO:
+            trial.set_user_attr("n_timesteps", self.n_timesteps)
+        return objective(self, trial)
+
+    return objective_with_budget
+
+
+def _saving_the_replay_buffer(create_callbacks: Callable) -> Callable:
+    @functools.wraps(create_callbacks)
+    def create(self: Any) -> None:
+        create_callbacks(self)
+        if self.algo == ALGO and self.save_freq > 0 and self.save_replay_buffer:
+            self.callbacks.append(ReplayBufferCheckpoint(self.save_freq, self.save_path, self.params_path))
+
+    return create

@@ -1,0 +1,100 @@
+"""Which settings of DQS does Optuna try, and how do they come back from a trial?"""
+
+import json
+from typing import Any
+
+import optuna
+from rl_zoo3.hyperparams_opt import convert_offpolicy_params
+
+# Budget of a trial where the zoo does not tell it, environment steps
+DEFAULT_BUDGET = 20_000
+
+# Settings sampled by their exponent of 2
+POWERS_OF_TWO = ("n_score_samples", "actor_batch_size", "n_action_candidates")
+
+# Hindsight experience replay: settings that are sampled; the others of the YAML file are carried along
+HER_SETTINGS = ("n_sampled_goal", "goal_selection_strategy")
+
+
+def sample_dqs_params(trial: optuna.Trial, n_actions: int, n_envs: int, additional_args: dict[str, Any]) -> dict[str, Any]:
+    """
+    Suggest settings of DQS, centred on its defaults, with the signature of the zoo's samplers.
+
+    Only combinations that DQS accepts; at most 4 times the default number of critic evaluations per actor update, so that
+    no trial takes many times as long as another. ``diffusion="paper"`` is not searched: its values are published.
+
+    :param trial: its user attribute ``n_timesteps`` is the budget in environment steps; the length of the cooling of the
+        entropy target is at most that
+    :param n_actions: number of action dimensions
+    :param n_envs: not used: the ratio of updates to environment steps is that of the zoo's SAC
+    :param additional_args: ``using_her_replay_buffer`` and ``her_kwargs``, as the zoo gives them
+    :return: arguments of DQS; the same as ``convert_dqs_params(trial.params)``
+    """
+    params: dict[str, Any] = {
+        "one_minus_gamma": trial.suggest_float("one_minus_gamma", 0.001, 0.05, log=True),
+        "learning_rate": trial.suggest_float("learning_rate", 5e-5, 2e-3, log=True),
+        "batch_size_pow": trial.suggest_int("batch_size_pow", 6, 9),
+        "train_freq": trial.suggest_int("train_freq", 1, 8),
+        "tau": trial.suggest_float("tau", 0.001, 0.03, log=True),
+        "net_arch": trial.suggest_categorical("net_arch", ["small", "medium", "big"]),
+        "score_estimator": trial.suggest_categorical("score_estimator", ["stein", "value", "gradient"]),
+        # Each at most 4 times its default of 16 and 32; pairs of proposals need an even number of samples, and the
+        # regression points are rows of the batch, of at least 64
+        "n_score_samples_pow": trial.suggest_int("n_score_samples_pow", 3, 5),
+        "actor_batch_size_pow": trial.suggest_int("actor_batch_size_pow", 4, 6),
+        "n_diffusion_steps": trial.suggest_int("n_diffusion_steps", 4, 8),
+        "n_action_candidates_pow": trial.suggest_int("n_action_candidates_pow", 0, 4),
+        "policy_delay": trial.suggest_int("policy_delay", 1, 3),
+        "automatic_temperature": trial.suggest_categorical("automatic_temperature", [True, False]),
+    }
+    if params["automatic_temperature"]:
+        # -0.5 per action dimension is the default, 0.69 is uniform
+        params["target_entropy"] = trial.suggest_float("target_entropy", -1.5 * n_actions, 0.3 * n_actions)
+        budget = int(trial.user_attrs.get("n_timesteps", DEFAULT_BUDGET))
+        params["cooling_updates"] = trial.suggest_int("cooling_updates", max(budget // 20, 1), max(budget, 2), log=True)
+    else:
+        # units of Q; 0.05 is the published constant
+        params["temperature"] = trial.suggest_float("temperature", 0.01, 10.0, log=True)
+    if additional_args["using_her_replay_buffer"]:
+        params |= _sample_her_params(trial, additional_args["her_kwargs"])
+
+    converted = convert_dqs_params(params)
+    for name in ("gamma", "batch_size", *POWERS_OF_TWO):
+        trial.set_user_attr(name, converted[name])
+    return converted
+
+
+def convert_dqs_params(sampled_params: dict[str, Any]) -> dict[str, Any]:
+    """
+    Rebuild the arguments of DQS from the parameters of a trial alone, as the zoo's ``--trial-id`` does.
+
+    Settings that the trial has not sampled, but that would disturb it if they came from a settings file, are set to their
+    defaults.
+
+    :param sampled_params: ``trial.params``
+    :return: arguments of DQS
+    """
+    params = sampled_params.copy()
+    arguments: dict[str, Any] = {"diffusion": "box", "initial_temperature": None}
+    if params.pop("automatic_temperature"):
+        arguments["temperature"] = "auto"
+    else:
+        arguments |= {"target_entropy": "auto", "cooling_updates": None}
+    for name in POWERS_OF_TWO:
+        arguments[name] = 2 ** params.pop(f"{name}_pow")
+    if "n_sampled_goal" in params:
+        carried = json.loads(params.pop("her_kwargs", "{}"))
+        arguments["replay_buffer_kwargs"] = {**carried, **{name: params.pop(name) for name in HER_SETTINGS}}
+    return {**convert_offpolicy_params(params), **arguments}
+
+
+def _sample_her_params(trial: optuna.Trial, her_kwargs: dict[str, Any]) -> dict[str, Any]:
+    params: dict[str, Any] = {
+        "n_sampled_goal": trial.suggest_int("n_sampled_goal", 1, 5),
+        "goal_selection_strategy": trial.suggest_categorical("goal_selection_strategy", ["final", "episode", "future"]),
+    }
+    carried = {name: value for name, value in her_kwargs.items() if name not in HER_SETTINGS}
+    if carried:
+        # A choice of one, so that the trial's parameters alone rebuild the buffer
+        params["her_kwargs"] = trial.suggest_categorical("her_kwargs", [json.dumps(carried, sort_keys=True)])
+    return params
