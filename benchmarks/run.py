@@ -148,9 +148,13 @@ def parsed_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parsed_arguments(arguments)
-    tier = load_tier(options.tier)
+    try:
+        tier = load_tier(options.tier)
+        runs = tier.select(options.algorithms, options.environments, options.seeds)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     store = Store(options.output or RESULTS / tier.name)
-    runs = tier.select(options.algorithms, options.environments, options.seeds)
     if options.list:
         for run in runs:
             print("done" if store.load(run) else "to do", run.name)

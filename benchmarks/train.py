@@ -1,6 +1,7 @@
 """What happens in one run? Train, evaluate at fixed intervals without touching the course of training, keep the state."""
 
 import contextlib
+import copy
 import functools
 import importlib
 import json
@@ -87,7 +88,8 @@ def train_agent(run: Run, store: Store | None, device: str) -> dict[str, Any]:
     model, evaluation = checkpoints.load(run, env, device) if checkpoints is not None else (None, None)
     if model is None or evaluation is None:
         # a buffer longer than the run would only cost memory
-        settings: dict[str, Any] = {"buffer_size": run.steps, **run.settings}
+        # a copy, since SB3 writes into policy_kwargs
+        settings: dict[str, Any] = {"buffer_size": run.steps, **copy.deepcopy(run.settings)}
         model = CLASSES[run.class_name]("MlpPolicy", env, seed=run.seed, device=device, **settings)
         evaluation = Evaluation(run)
     if run.on_policy_share is not None:
