@@ -166,8 +166,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         outcomes = run_on_ray(to_do, store, options.ray_address, train_on_node, options.device)
     failed = follow(outcomes, len(to_do))
-    for run, error in failed:
-        print(f"failed: {run.name}: {error.strip().splitlines()[-1]}", file=sys.stderr)
+    for run, message in failed:
+        print(f"failed: {run.name}: {message.strip().splitlines()[-1]}", file=sys.stderr)
     return 1 if failed else 0
 
 

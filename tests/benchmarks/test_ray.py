@@ -7,8 +7,8 @@ import time
 # Ray reads this when it is imported: the cluster of the test uses the loopback address alone
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
 
-import pytest  # noqa: E402
-import yaml  # noqa: E402
+import pytest
+import yaml
 
 from benchmarks.plan import load_tier
 from benchmarks.run import run_on_ray
