@@ -5,8 +5,9 @@ What do the results of a tier say? Tables, pictures and one HTML page.
 
 Reads the results of ``benchmarks/results/TIER`` whose key is in the tier's plan, and writes ``report.md``, ``report.html``
 (self-contained) and PNGs beside them. A run's score is the area under its curve of deterministic returns over steps, divided
-by the steps, on the scale that the tier names: as a rule uniform actions earn 0, and a reference return 1. Aggregates are those of rliable
-(arXiv:2108.13264): interquartile mean and probability of improvement, with 95 % stratified bootstrap intervals.
+by the steps, on the scale that the tier names: as a rule uniform actions earn 0, and a reference return 1. Aggregates are
+those of rliable (arXiv:2108.13264): interquartile mean and probability of improvement, with 95 % stratified bootstrap
+intervals.
 """
 
 import argparse
