@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTHON ?= python3
 
-.PHONY: train test test-all lint format check-format type check-codestyle commit-checks clean
+.PHONY: train test test-integration benchmark-smoke lint format check-format type check-codestyle commit-checks clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -17,7 +17,16 @@ train: $(STAMP)
 	$(BIN)/python examples/train.py
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2 --cov --cov-report=term --cov-fail-under=95
+	$(BIN)/python -m pytest -n 2 -m "not integration" --cov --cov-report=term --cov-fail-under=95
+
+test-integration: $(STAMP)
+	$(BIN)/python -m pytest -m integration
+
+# Two algorithms, two environments, two seeds, few steps, and their report
+benchmark-smoke: $(STAMP)
+	rm -rf runs/benchmark-smoke
+	$(BIN)/python -m benchmarks.run smoke --output runs/benchmark-smoke --jobs 2
+	$(BIN)/python -m benchmarks.report smoke --output runs/benchmark-smoke
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -16,13 +16,13 @@ from sb3_dqs.metrics import boltzmann_masses, total_variation
 from sb3_dqs.policies import min_q_fn
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 N_SAMPLES = 2_000
 N_PATHS = 60
 # Bins of the laws and histograms shown, per dimension
 N_BINS = {1: 50, 2: 40}
+RUNNING_MEAN_POINTS = 20
 LAW_COLOUR, POLICY_COLOUR, Q_COLOUR = "tab:blue", "tab:red", "tab:green"
 
 # Logged keys whose course is shown: panel -> keys, with the panel's axis label
@@ -56,13 +56,7 @@ def plot_critic(
     :raises ValueError: if ``dimensions`` are not one or two different coordinates of the action
     """
     action_dim = model.action_dim
-    dimensions = tuple(range(min(2, action_dim)) if dimensions is None else dimensions)
-    if (
-        len(dimensions) not in (1, 2)
-        or len(set(dimensions)) < len(dimensions)
-        or not set(dimensions) <= set(range(action_dim))
-    ):
-        raise ValueError(f"dimensions must be one or two different numbers below {action_dim}, got {dimensions!r}")
+    dimensions = _checked_dimensions(dimensions, action_dim)
     if base_action is None:
         predicted, _ = model.predict(observation, deterministic=True)  # type: ignore[arg-type]
         base_action = model.policy.scale_action(predicted)
@@ -92,7 +86,7 @@ def plot_denoising_paths(
     :return: the figure
     """
     paths = denoising_paths(model, observation, n_paths)
-    dimensions = tuple(range(min(2, paths.shape[-1])) if dimensions is None else dimensions)
+    dimensions = _checked_dimensions(dimensions, model.action_dim)
     figure = _figure(1, 1, (6.0, 5.0))
     (axes,) = figure.axes
     chosen = paths[..., list(dimensions)]
@@ -157,7 +151,7 @@ def plot_roll_outs(arena: Arena, traces: Sequence[np.ndarray], title: str = "Rol
 
 def plot_training_course(course: Mapping[str, Sequence[float]]) -> "Figure":
     """
-    Temperature, entropy and effective sample size over training.
+    Temperature, entropy and effective sample size over training: thin as logged, thick their running mean.
 
     :param course: ``"steps"`` and the keys that DQS logs, such as ``"train/temperature"``, each with as many values; NaN where
         a value is missing, and keys that are not there are left out
@@ -169,7 +163,9 @@ def plot_training_course(course: Mapping[str, Sequence[float]]) -> "Figure":
             if key in course:
                 name = key.removeprefix("train/").replace("_", " ")
                 dashes = "--" if "target" in key else "-"
-                axes.plot(course["steps"], course[key], dashes, label=name, linewidth=1.2)
+                # single updates are noisy: thin as logged, thick their running mean
+                (line,) = axes.plot(course["steps"], _running_mean(course[key]), dashes, label=name, linewidth=1.8)
+                axes.plot(course["steps"], course[key], color=line.get_color(), linewidth=0.6, alpha=0.35)
         axes.set(ylabel=label, title=panel)
         axes.grid(alpha=0.3)
         if axes.lines:
@@ -179,6 +175,13 @@ def plot_training_course(course: Mapping[str, Sequence[float]]) -> "Figure":
         figure.axes[0].set_yscale("log")
     figure.axes[-1].set_xlabel("environment steps")
     return figure
+
+
+def _checked_dimensions(dimensions: Sequence[int] | None, action_dim: int) -> tuple[int, ...]:
+    chosen = tuple(range(min(2, action_dim)) if dimensions is None else dimensions)
+    if len(chosen) not in (1, 2) or len(set(chosen)) < len(chosen) or not set(chosen) <= set(range(action_dim)):
+        raise ValueError(f"dimensions must be one or two different numbers from 0 to {action_dim - 1}, got {chosen!r}")
+    return chosen
 
 
 def _plot_critic_1d(
@@ -198,9 +201,10 @@ def _plot_critic_1d(
     if samples is not None:
         histogram, _ = np.histogram(samples.numpy(), bins=edges, density=True)
         law.stairs(histogram, edges, color=POLICY_COLOUR, fill=True, alpha=0.35, label=f"{len(samples)} samples of the policy")
-    law.set(
-        ylabel="density, per action unit", title=_law_title(masses, temperature, samples), xlabel=_action_label(dimensions[0])
-    )
+    where = "Boltzmann law on the slice" if samples is None else "Boltzmann law"
+    distance = "" if samples is None else f"; {_distance(masses, samples)}"
+    law.set(title=f"{where}, temperature {temperature:.3g}{distance}")
+    law.set(xlabel=_action_label(dimensions[0]), ylabel="density, per action unit")
     law.legend(fontsize="small")
     for axes in figure.axes:
         axes.grid(alpha=0.3)
@@ -220,16 +224,16 @@ def _plot_critic_2d(
     n_panels = 2 if samples is None else 3
     figure = _figure(1, n_panels, (4.6 * n_panels, 4.3))
     panels = list(figure.axes)
-    # rows of an image are the second coordinate
-    images = (
-        ("Critic", q_values.T, "Q (smallest of the ensemble)", "viridis"),
-        ("Exact Boltzmann law", density.T, "density", "Blues"),
-    )
+    law_title = f"Exact Boltzmann law{' on the slice' if samples is None else ''}, temperature {temperature:.3g}"
+    images = [
+        ("Critic", q_values.numpy(), "Q (smallest of the ensemble)", "viridis"),
+        (law_title, density, "density, per unit of action volume", "Blues"),
+    ]
     for axes, (title, values, label, colours) in zip(panels, images, strict=False):
-        image = axes.imshow(values, origin="lower", extent=(-1, 1, -1, 1), cmap=colours, interpolation="nearest")
+        # rows of an image are the second coordinate
+        image = axes.imshow(values.T, origin="lower", extent=(-1, 1, -1, 1), cmap=colours, interpolation="nearest")
         figure.colorbar(image, ax=axes, label=label, shrink=0.85)
         axes.set_title(title)
-    panels[1].set_title(f"Exact Boltzmann law, temperature {temperature:.3g}")
     if samples is not None:
         panels[2].plot(*samples.T.numpy(), ".", color=POLICY_COLOUR, markersize=2, alpha=0.4)
         levels = np.linspace(0, density.max(), 6)[1:-1]
@@ -239,11 +243,6 @@ def _plot_critic_2d(
         axes.set(xlim=(-1, 1), ylim=(-1, 1), aspect="equal")
         axes.set(xlabel=_action_label(dimensions[0]), ylabel=_action_label(dimensions[1]))
     return figure
-
-
-def _law_title(masses: np.ndarray, temperature: float, samples: th.Tensor | None) -> str:
-    title = f"Boltzmann law, temperature {temperature:.3g}"
-    return title if samples is None else f"{title}; {_distance(masses, samples)}"
 
 
 def _distance(masses: np.ndarray, samples: th.Tensor) -> str:
@@ -312,6 +311,17 @@ def _figure(n_rows: int, n_columns: int, size: tuple[float, float], sharex: bool
     figure = Figure(figsize=size, layout="constrained")
     figure.subplots(n_rows, n_columns, sharex=sharex)
     return figure
+
+
+def _running_mean(values: Sequence[float]) -> np.ndarray:
+    """Exponential, over about ``RUNNING_MEAN_POINTS`` points; a missing value repeats the mean so far."""
+    means, mean = [], float("nan")
+    for number, value in enumerate(values):
+        if np.isfinite(value):
+            rate = 1.0 if not np.isfinite(mean) else max(1 / RUNNING_MEAN_POINTS, 1 / (number + 1))
+            mean = value if rate == 1.0 else mean + rate * (value - mean)
+        means.append(mean)
+    return np.array(means)
 
 
 def _action_label(dimension: int) -> str:
