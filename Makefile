@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTHON ?= python3
 
-.PHONY: train test test-integration test-all lint format check-format type check-codestyle commit-checks clean
+.PHONY: train test test-integration benchmark-smoke lint format check-format type check-codestyle commit-checks clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -18,6 +18,12 @@ train: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --cov --cov-report=term --cov-fail-under=95
+
+# Two algorithms, two environments, two seeds, few steps, and their report
+benchmark-smoke: $(STAMP)
+	rm -rf runs/benchmark-smoke
+	$(BIN)/python -m benchmarks.run smoke --output runs/benchmark-smoke --jobs 2
+	$(BIN)/python -m benchmarks.report smoke --output runs/benchmark-smoke
 
 test-integration: $(STAMP)
 	$(BIN)/python -m pytest -m integration --durations=0

@@ -57,9 +57,8 @@ def exact_draws(log_density: LogDensity, n_samples: int) -> th.Tensor:
     return grid[cells] + width * (th.rand(n_samples, ACTION_DIM) - 0.5)
 
 
-def trained(diffusion: BoxDiffusion | PaperDiffusion, log_density: LogDensity, n_updates: int) -> None:
-    """Train on the law with the default number of rows; replay actions are uniform on the box."""
-    n_rows = rows_per_update(diffusion)
+def trained(diffusion: BoxDiffusion | PaperDiffusion, log_density: LogDensity, n_updates: int, n_rows: int) -> None:
+    """Train on the law with this many rows per update; replay actions are uniform on the box."""
     n_on_policy = math.ceil(diffusion.ON_POLICY_SHARE * n_rows)
     optimizer = th.optim.Adam(diffusion.parameters(), lr=3e-4)
     features = th.zeros(n_rows, 1)
@@ -78,11 +77,15 @@ def rows_per_update(diffusion: BoxDiffusion | PaperDiffusion) -> int:
     return diffusion.DEFAULT_BATCH_SIZE or 256
 
 
+def sampled_actions(diffusion: BoxDiffusion | PaperDiffusion) -> th.Tensor:
+    """Samples of the trained diffusion, (N_SAMPLES, ACTION_DIM)."""
+    with th.no_grad():
+        return diffusion.sample_actions(th.zeros(N_SAMPLES, 1), th.randn(N_SAMPLES, ACTION_DIM))
+
+
 def distance_to_law(diffusion: BoxDiffusion | PaperDiffusion, log_density: LogDensity) -> float:
     """Maximum mean discrepancy between sampled actions and exact draws."""
-    with th.no_grad():
-        actions = diffusion.sample_actions(th.zeros(N_SAMPLES, 1), th.randn(N_SAMPLES, ACTION_DIM))
-    return maximum_mean_discrepancy(actions, exact_draws(log_density, N_SAMPLES), BANDWIDTH)
+    return maximum_mean_discrepancy(sampled_actions(diffusion), exact_draws(log_density, N_SAMPLES), BANDWIDTH)
 
 
 def main() -> None:
@@ -97,13 +100,13 @@ def main() -> None:
     for law, log_density in LAWS.items():
         th.manual_seed(arguments.seed)
         box = BoxDiffusion(1, ACTION_DIM, [256, 256], nn.ReLU)
-        trained(box, log_density, arguments.updates)
+        trained(box, log_density, arguments.updates, rows_per_update(box))
         distances["box"].append(distance_to_law(box, log_density))
         costs["box"] = f"{rows_per_update(box) * box.n_score_samples} | {len(box.sigmas)}"
 
         th.manual_seed(arguments.seed)
         paper = PaperDiffusion(1, ACTION_DIM, [256, 256], nn.ReLU)
-        trained(paper, log_density, arguments.updates)
+        trained(paper, log_density, arguments.updates, rows_per_update(paper))
         for squash in ("tanh", "clip"):
             paper.squash = squash
             name = "paper" if squash == "tanh" else "paper, actions clipped instead of tanh"

@@ -1,6 +1,44 @@
-"""How close are samples to a law, and how evenly are goals reached?"""
+"""How close are samples to a law, and how many of several goals or modes does a policy keep?"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch as th
+
+from sb3_dqs.checks import check_integer, check_positive
+
+
+@dataclass(frozen=True)
+class GoalStatistics:
+    """
+    :param success: share of the episodes that reached a goal, in [0, 1]
+    :param goals_reached: number of different goals reached
+    :param entropy: of the goals reached, as a share of ln(number of goals), in [0, 1]
+    :param counts: how often each goal was reached
+    """
+
+    success: float
+    goals_reached: int
+    entropy: float
+    counts: list[int]
+
+
+def goal_statistics(goals: Sequence[int], n_goals: int) -> GoalStatistics:
+    """
+    How many goals does a policy reach, and how evenly?
+
+    :param goals: of each episode: the index of the goal it reached, or -1
+    :param n_goals: number of goals there are, >= 2
+    :return: success rate, number of goals reached, normalised entropy and counts
+    :raises ValueError: if there is no episode, or a goal out of range
+    """
+    check_integer("n_goals", n_goals, 2, "the entropy of a single goal means nothing")
+    reached = th.as_tensor(goals)
+    if len(reached) == 0 or reached.min() < -1 or reached.max() >= n_goals:
+        raise ValueError(f"goals must be indices in [-1, {n_goals}) of at least one episode, got {list(goals)!r}")
+    counts = th.bincount(reached[reached >= 0], minlength=n_goals)
+    success = int(counts.sum()) / len(reached)
+    return GoalStatistics(success, int((counts > 0).sum()), normalised_entropy(counts), counts.tolist())
 
 
 def maximum_mean_discrepancy(samples: th.Tensor, reference: th.Tensor, bandwidth: float) -> float:
@@ -40,13 +78,94 @@ def normalised_entropy(counts: th.Tensor) -> float:
     return (th.special.entr(shares).sum() / th.log(th.tensor(len(counts)).double())).item()
 
 
+def sliced_wasserstein_2(samples: th.Tensor, reference: th.Tensor, directions: th.Tensor) -> float:
+    """
+    Sliced 2-Wasserstein distance: the root mean square over directions of W2 between the projections.
+
+    Source: Bonneel et al., Sliced and Radon Wasserstein barycenters of measures, JMIV 2015.
+
+    :param samples: (n, action_dim)
+    :param reference: (n, action_dim), as many, drawn from the law to compare with
+    :param directions: (n_directions, action_dim), of any length > 0, such as standard normal draws
+    :return: >= 0, action units
+    :raises ValueError: if there are not as many samples as reference draws
+    """
+    if samples.shape != reference.shape:
+        raise ValueError(
+            f"samples and reference must have one shape, got {tuple(samples.shape)} and {tuple(reference.shape)}; "
+            "draw as many from the law as from the policy"
+        )
+    units = directions / directions.norm(dim=1, keepdim=True)
+    # in one dimension the best transport keeps the order
+    projected, projected_reference = (points.to(units) @ units.T for points in (samples, reference))
+    gaps = projected.sort(dim=0).values - projected_reference.sort(dim=0).values
+    return (gaps**2).mean().sqrt().item()
+
+
+def boltzmann_masses(
+    q_fn: Callable[[th.Tensor], th.Tensor], temperature: float, action_dim: int, n_bins: int = 50, points_per_bin: int = 4
+) -> th.Tensor:
+    """
+    Exact Boltzmann law exp(Q / temperature) / Z on the box, as the masses of equal bins, by the midpoint rule.
+
+    :param q_fn: maps actions (n, 1, action_dim) in [-1, 1] to Q values (n, 1) of one observation
+    :param temperature: > 0, in units of Q
+    :param action_dim: 1 or 2
+    :param n_bins: per dimension
+    :param points_per_bin: points of the quadrature, per bin and dimension
+    :return: (n_bins,) or (n_bins, n_bins), float64, summing to 1
+    :raises ValueError: if the action has more than two dimensions, or the temperature is not > 0
+    """
+    check_positive("temperature", temperature, "it is in units of Q")
+    if action_dim not in (1, 2):
+        raise ValueError(f"action_dim must be 1 or 2 for quadrature, got {action_dim}; compare samples by their MMD instead")
+    n_points = n_bins * points_per_bin
+    midpoints = (th.arange(n_points) + 0.5) / n_points * 2 - 1
+    grid = th.stack(th.meshgrid(*[midpoints] * action_dim, indexing="ij"), dim=-1).reshape(-1, 1, action_dim)
+    with th.no_grad():
+        exponents = q_fn(grid).double() / temperature
+    masses = th.softmax(exponents.flatten(), dim=0)
+    binned = masses.reshape([size for _ in range(action_dim) for size in (n_bins, points_per_bin)])
+    return binned.sum(dim=tuple(range(1, 2 * action_dim, 2)))
+
+
 def total_variation(samples: th.Tensor, masses: th.Tensor) -> float:
     """
-    Total variation between a histogram of scalar actions and a law on equal bins of [-1, 1].
+    Total variation between a histogram of actions and a law on equal bins of the box [-1, 1]^d.
 
-    :param samples: (n,), in [-1, 1]
-    :param masses: (n_bins,), probability of each bin, summing to 1
+    A histogram of n exact draws lies about sum_i sqrt(p_i / (2 pi n)) away from its law.
+
+    :param samples: (n, d), or (n,) for d = 1; in [-1, 1]
+    :param masses: probability of each bin, d dimensions, summing to 1
     :return: in [0, 1]
     """
-    counts = th.histc(samples.double(), bins=len(masses), min=-1.0, max=1.0)
-    return 0.5 * (counts / len(samples) - masses.double()).abs().sum().item()
+    points = samples.reshape(len(samples), -1).double().cpu()
+    histogram, _ = th.histogramdd(points, list(masses.shape), range=[-1.0, 1.0] * masses.dim())
+    return 0.5 * (histogram / len(samples) - masses.double().cpu()).abs().sum().item()
+
+
+def mode_masses(masses: th.Tensor, centres: th.Tensor, radius: float) -> th.Tensor:
+    """
+    Mass of a law on equal bins of the box within a distance of each of several centres.
+
+    :param masses: probability of each bin, d dimensions
+    :param centres: (n_modes, d), action units
+    :param radius: > 0, action units
+    :return: (n_modes,), in [0, 1]; each bin counts where its midpoint lies
+    """
+    axes = [(th.arange(size) + 0.5) / size * 2 - 1 for size in masses.shape]
+    midpoints = th.stack(th.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, masses.dim())
+    inside = th.cdist(centres.double(), midpoints.double()) < radius
+    return inside.double() @ masses.double().flatten()
+
+
+def mode_shares(samples: th.Tensor, centres: th.Tensor, radius: float) -> th.Tensor:
+    """
+    Mode recovery: the share of the samples that lies within a distance of each of several centres.
+
+    :param samples: (n, d)
+    :param centres: (n_modes, d)
+    :param radius: > 0, in units of the samples
+    :return: (n_modes,), in [0, 1]; the number of modes recovered is the number of entries > 0
+    """
+    return (th.cdist(centres.double(), samples.double()) < radius).double().mean(dim=1)

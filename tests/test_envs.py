@@ -1,4 +1,7 @@
-"""Does the arena follow its rules?"""
+"""Do the environments follow their rules, and are their known answers right?"""
+
+import subprocess
+import sys
 
 import gymnasium as gym
 import numpy as np
@@ -7,7 +10,11 @@ from gymnasium.utils.env_checker import check_env as check_gymnasium_env
 from stable_baselines3.common.env_checker import check_env as check_sb3_env
 
 import sb3_dqs.envs
-from sb3_dqs.envs import MultiGoalEnv
+from sb3_dqs.envs import BanditEnv, GaussianMixtureEnv, MultiGoalEnv
+from sb3_dqs.envs.bandit import LANDSCAPES
+from sb3_dqs.envs.gaussian_mixture import load_means
+
+GRID = np.linspace(-1.0, 1.0, 201)
 
 
 def test_arena_is_registered_and_passes_both_checkers():
@@ -62,3 +69,166 @@ def test_render_shows_goals_trace_and_position():
     assert colour_at(0.0, 0.0) == [150, 150, 150]
     assert colour_at(0.0, 5.0) == [120, 200, 120]
     assert MultiGoalEnv().render() is None
+
+
+@pytest.mark.parametrize("landscape", sorted(LANDSCAPES))
+def test_bandit_passes_both_checkers(landscape):
+    env = gym.make("sb3_dqs/Bandit-v0", landscape=landscape, render_mode="rgb_array")
+    check_gymnasium_env(env.unwrapped, skip_render_check=False)
+    check_sb3_env(env, warn=True)
+
+
+@pytest.mark.parametrize("context", [-1.0, 0.3])
+@pytest.mark.parametrize("landscape", sorted(LANDSCAPES))
+def test_density_of_a_bandit_is_the_boltzmann_law_of_its_reward(landscape, context):
+    env = BanditEnv(landscape, temperature=0.7)
+    actions = np.stack(np.meshgrid(*[GRID] * env.action_dim, indexing="ij"), axis=-1)
+
+    def integral(values):
+        for _ in range(env.action_dim):
+            values = np.trapezoid(values, GRID)
+        return values
+
+    density = env.density(actions, context)
+    assert integral(density) == pytest.approx(1.0, abs=1e-4)
+    unnormalised = np.exp(env.reward(actions, context) / 0.7)
+    assert density == pytest.approx(unnormalised / integral(unnormalised), rel=1e-4)
+    # draws have the mean of the law, within 4 standard errors
+    draws = env.draw(20_000, context, np.random.default_rng(0))
+    assert np.abs(draws).max() <= 1.0
+    mean = np.array([integral(density * actions[..., j]) for j in range(env.action_dim)])
+    assert np.abs(draws.mean(axis=0) - mean).max() < 4 * draws.std() / np.sqrt(20_000)
+
+
+def test_peaks_of_a_bandit_have_their_weights():
+    # 95 % in two peaks of standard deviation 0.15, each 3.3 sigma from the wall and from the middle
+    env = BanditEnv("two_peaks")
+    density = env.density(GRID[:, None], 0.0)
+    right = np.trapezoid(density[100:], GRID[100:])
+    assert right == pytest.approx(0.95 * 0.7 + 0.05 / 2, abs=2e-3)
+    # the context moves the right peak from 0.5 to 0.7
+    assert GRID[env.density(GRID[:, None], 1.0).argmax()] == pytest.approx(0.7)
+
+
+def test_bandit_pays_the_reward_of_the_context_that_it_shows():
+    env = BanditEnv("four_peaks")
+    observation, _ = env.reset(options={"context": 0.1})
+    _, reward, terminated, truncated, _ = env.step(np.array([0.3, 2.0]))
+    assert reward == pytest.approx(env.reward(np.array([0.3, 1.0]), float(observation[0])))
+    assert (terminated, truncated) == (True, False)
+
+
+def test_contexts_are_independent_of_the_actions_drawn_with_the_same_seed():
+    env = BanditEnv()
+    contexts, actions = [], []
+    env.action_space.seed(3)
+    observation, _ = env.reset(seed=3)
+    for _ in range(400):
+        contexts.append(observation[0])
+        actions.append(env.action_space.sample()[0])
+        observation, _ = env.reset()
+    assert abs(np.corrcoef(contexts, actions)[0, 1]) < 4 / np.sqrt(400)
+    assert len(set(contexts)) == 400
+    repeated = [env.reset(seed=3)[0][0], env.reset()[0][0]]
+    assert repeated == contexts[:2]
+
+
+def test_bandit_names_unknown_landscapes_and_bad_temperatures():
+    with pytest.raises(ValueError, match=r"landscape .* 'three_peaks'; did you mean"):
+        BanditEnv("three_peaks")
+    with pytest.raises(ValueError, match="temperature"):
+        BanditEnv(temperature=0.0)
+
+
+def test_bandit_renders_law_and_action():
+    for landscape, empty in (("two_peaks", (10, 140)), ("four_peaks", (140, 10))):
+        env = BanditEnv(landscape, render_mode="rgb_array")
+        env.reset(options={"context": 0.0})
+        assert env.render()[empty].min() > 235
+        env.step(np.full(env.action_dim, 0.5))
+        # column of 0.5; in 2-D also the row of 0.5
+        assert env.render()[70, 210].tolist() == [220, 60, 60]
+    assert BanditEnv().render() is None
+
+
+def test_gaussian_mixture_is_registered_and_passes_both_checkers():
+    env = gym.make("sb3_dqs/GaussianMixture-v0", render_mode="rgb_array")
+    assert env.spec.max_episode_steps == 100
+    check_gymnasium_env(env.unwrapped, skip_render_check=False)
+    check_sb3_env(env, warn=True)
+    assert gym.make("sb3_dqs/GaussianMixture-v0", max_episode_steps=7).spec.max_episode_steps == 7
+
+
+def test_gaussian_mixture_has_forty_means_and_their_density():
+    means = load_means()
+    assert means.shape == (40, 2)
+    assert np.abs(means).max() <= 40.0
+    env = GaussianMixtureEnv()
+    # far from all others, only one component counts: -ln 40 - ln(2 pi) - distance^2 / 2
+    gaps = np.linalg.norm(means[:, None] - means, axis=-1) + 1e9 * np.eye(40)
+    loneliest = gaps.min(axis=1).argmax()
+    position = means[loneliest] + np.array([0.6, 0.8])
+    assert env.log_density(position) == pytest.approx(-np.log(40) - np.log(2 * np.pi) - 0.5, abs=1e-6)
+    draws = env.draw(4_000, np.random.default_rng(0))
+    assert np.abs(draws.mean(axis=0) - means.mean(axis=0)).max() < 4 * draws.std() / np.sqrt(4_000)
+
+
+def test_moves_on_the_mixture_have_length_one_and_rewards_are_as_chosen():
+    env = GaussianMixtureEnv()
+    env.reset(options={"start": (3.0, 4.0)})
+    observation, reward, *_ = env.step(np.array([0.3, 0.4]))
+    assert observation.tolist() == pytest.approx([3.6, 4.8])
+    assert reward == pytest.approx(env.log_density(np.array([3.6, 4.8])))
+    observation, *_ = env.step(np.zeros(2))
+    assert observation.tolist() == pytest.approx([3.6, 4.8])
+    gain = GaussianMixtureEnv(reward="gain", reward_scale=0.5, unit_moves=False)
+    gain.reset(options={"start": (3.0, 4.0)})
+    rewards = [gain.step(np.array([0.3, 0.4]))[1] for _ in range(3)]
+    difference = env.log_density(np.array([3.9, 5.2])) - env.log_density(np.array([3.0, 4.0]))
+    assert sum(rewards) == pytest.approx(0.5 * difference)
+    with pytest.raises(ValueError, match="reward must be one of"):
+        GaussianMixtureEnv(reward="dense")
+
+
+def test_mixture_names_the_mode_that_was_reached():
+    env = GaussianMixtureEnv(render_mode="rgb_array")
+    env.reset(options={"start": env.means[7]})
+    assert env.step(np.zeros(2))[-1] == {"mode": 7}
+    env.reset(options={"start": (50.0, 50.0)})
+    observation, *_, info = env.step(np.ones(2))
+    assert observation.tolist() == [50.0, 50.0]
+    assert info == {"mode": -1}
+    assert env.render()[2, 277].tolist() == [220, 60, 60]
+
+
+def test_point_maze_ends_at_either_goal():
+    pytest.importorskip("gymnasium_robotics")
+    env = gym.make("sb3_dqs/PointMaze-v0", render_mode="rgb_array")
+    assert env.spec.max_episode_steps == 600
+    check_gymnasium_env(env.unwrapped, skip_render_check=False)
+    check_sb3_env(env, warn=True)
+    # beside a goal of row 1 and of row 7, and pushed to it
+    for cell, push in (((1, 2), (-1.0, 0.0)), ((6, 7), (0.0, -1.0))):
+        env.reset(seed=0, options={"reset_cell": cell})
+        for _ in range(100):
+            observation, reward, terminated, _, info = env.step(np.array(push, np.float32))
+            if terminated:
+                break
+        assert (reward, info["is_success"]) == (1.0, True)
+        goal = env.unwrapped.arena.goals[info["goal"]]
+        assert np.linalg.norm(observation[:2] - goal) <= 0.45
+    # the last run ended at the lower right goal, (3, -3); blocks stand around the map
+    assert goal.tolist() == [3.0, -3.0]
+    assert env.render()[1, 1].tolist() == [120, 120, 120]
+    env.close()
+
+
+def test_point_maze_without_its_package_says_what_to_install():
+    program = (
+        "import sys; sys.modules['gymnasium_robotics'] = None\n"
+        "import gymnasium as gym, sb3_dqs\n"
+        "try:\n    gym.make('sb3_dqs/PointMaze-v0')\n"
+        "except gym.error.DependencyNotInstalled as error:\n    assert 'sb3-dqs[maze]' in str(error), error\n"
+        "else:\n    raise SystemExit('made without its package')\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

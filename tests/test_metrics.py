@@ -5,7 +5,17 @@ import math
 import pytest
 import torch as th
 
-from sb3_dqs.metrics import maximum_mean_discrepancy, normalised_entropy, total_variation
+from sb3_dqs.metrics import (
+    GoalStatistics,
+    boltzmann_masses,
+    goal_statistics,
+    maximum_mean_discrepancy,
+    mode_masses,
+    mode_shares,
+    normalised_entropy,
+    sliced_wasserstein_2,
+    total_variation,
+)
 
 
 def test_discrepancy_of_two_gaussians_equals_its_closed_form():
@@ -34,3 +44,71 @@ def test_total_variation_of_a_histogram():
     samples = th.tensor([-0.9, -0.8, 0.1, 1.0])
     assert total_variation(samples, th.tensor([0.5, 0.5])) == pytest.approx(0.0)
     assert total_variation(samples, th.tensor([1.0, 0.0])) == pytest.approx(0.5)
+
+
+def test_two_dimensional_total_variation_against_masses():
+    samples = th.tensor([[-0.5, -0.5], [-0.5, 0.5], [0.5, -0.5], [0.5, 0.5]])
+    assert total_variation(samples, th.full((2, 2), 0.25)) == pytest.approx(0.0)
+    # first index is the first coordinate
+    assert total_variation(samples[:2], th.tensor([[0.5, 0.5], [0.0, 0.0]])) == pytest.approx(0.0)
+    assert total_variation(samples[:2], th.tensor([[0.5, 0.0], [0.5, 0.0]])) == pytest.approx(0.5)
+
+
+def test_goal_statistics_count_misses_and_goals():
+    statistics = goal_statistics([0, 0, 2, -1], n_goals=4)
+    assert statistics == GoalStatistics(0.75, 2, statistics.entropy, [2, 0, 1, 0])
+    # entropy of (2/3, 1/3) over ln 4
+    assert statistics.entropy == pytest.approx((math.log(3) - 2 / 3 * math.log(2)) / math.log(4))
+    with pytest.raises(ValueError, match=r"got \[4\]"):
+        goal_statistics([4], n_goals=4)
+    with pytest.raises(ValueError, match="at least one episode"):
+        goal_statistics([], n_goals=4)
+
+
+def test_sliced_distance_of_a_shift_and_of_two_gaussians():
+    generator = th.Generator().manual_seed(0)
+    samples = th.randn(5_000, 2, dtype=th.float64, generator=generator)
+    # a shift by v moves every projection on u by (u, v): for u = x and u = y the mean square is |v|^2 / 2
+    shifted = samples + th.tensor([3.0, 4.0])
+    assert sliced_wasserstein_2(samples, shifted, 7 * th.eye(2)) == pytest.approx(5 / math.sqrt(2))
+    # W2 of N(0, 1) and N(0, 4) in 1-D is the difference of the standard deviations; sd of its estimate is about 1.5 / sqrt(n)
+    wider = 2 * th.randn(5_000, 2, dtype=th.float64, generator=generator)
+    directions = th.randn(50, 2, generator=generator)
+    assert sliced_wasserstein_2(samples, wider, directions) == pytest.approx(1.0, abs=4 * 1.5 / math.sqrt(5_000))
+    with pytest.raises(ValueError, match="as many"):
+        sliced_wasserstein_2(samples, wider[:10], directions)
+
+
+def test_masses_of_a_linear_q_in_one_and_two_dimensions():
+    # Q = 3 a at temperature 2: exp(1.5 a); mass below 0 is (1 - e^-1.5) / (e^1.5 - e^-1.5) = 1 / (1 + e^1.5)
+    low = 1 / (1 + math.exp(1.5))
+    assert boltzmann_masses(lambda actions: 3 * actions[..., 0], 2.0, 1, n_bins=2, points_per_bin=1_000).tolist() == (
+        pytest.approx([low, 1 - low], abs=1e-6)
+    )
+    # of the second coordinate alone: independent of the first
+    masses = boltzmann_masses(lambda actions: 3 * actions[..., 1], 2.0, 2, n_bins=2, points_per_bin=200)
+    assert masses.flatten().tolist() == pytest.approx([low / 2, (1 - low) / 2] * 2, abs=1e-5)
+    with pytest.raises(ValueError, match="got 3"):
+        boltzmann_masses(lambda actions: actions[..., 0], 1.0, 3)
+    with pytest.raises(ValueError, match="temperature"):
+        boltzmann_masses(lambda actions: actions[..., 0], 0.0, 1)
+
+
+def test_total_variation_of_exact_draws_is_as_small_as_chance_allows():
+    masses = th.tensor([0.7, 0.2, 0.1, 0.0])
+    n = 20_000
+    bins = th.multinomial(masses, n, replacement=True, generator=th.Generator().manual_seed(0))
+    samples = -0.75 + 0.5 * bins.double()
+    chance = (masses / (2 * math.pi * n)).sqrt().sum().item()
+    assert 0 < total_variation(samples, masses) < 3 * chance
+
+
+def test_mode_recovery_on_samples_and_on_masses():
+    centres = th.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]])
+    samples = th.tensor([[0.5, 0.0], [0.0, 2.9], [10.0, 3.1], [10.0, 0.0]])
+    shares = mode_shares(samples, centres, radius=3.0)
+    assert shares.tolist() == [0.5, 0.25, 0.0]
+    assert int((shares > 0).sum()) == 2
+    # uniform law on the square: the quarter disc in a corner has area pi / 4 of 4
+    masses = th.full((400, 400), 1 / 160_000)
+    assert mode_masses(masses, th.tensor([[-1.0, -1.0]]), radius=1.0).item() == pytest.approx(math.pi / 16, abs=1e-3)

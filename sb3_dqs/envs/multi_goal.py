@@ -6,6 +6,8 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
+from sb3_dqs.envs.arena import Arena
+
 GOALS = np.array([[5.0, 0.0], [-5.0, 0.0], [0.0, 5.0], [0.0, -5.0]])
 
 
@@ -46,6 +48,7 @@ class MultiGoalEnv(gym.Env[np.ndarray, np.ndarray]):
         self.render_mode = render_mode
         self.observation_space = spaces.Box(-self.ARENA_HALF_WIDTH, self.ARENA_HALF_WIDTH, (2,), np.float32)
         self.action_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
+        self.arena = Arena(self.ARENA_HALF_WIDTH, GOALS, self.GOAL_RADIUS)
         self.position = np.zeros(2)
         self.trace: list[np.ndarray] = []
 
@@ -84,18 +87,7 @@ class MultiGoalEnv(gym.Env[np.ndarray, np.ndarray]):
         """
         :return: (280, 280, 3) image of arena, goals (green), trace (grey) and position (red); None without render mode
         """
-        if self.render_mode != "rgb_array":
-            return None
-        size = 280
-        pixels = (np.arange(size) + 0.5) / size * 2 * self.ARENA_HALF_WIDTH - self.ARENA_HALF_WIDTH
-        grid = np.stack(np.meshgrid(pixels, -pixels), axis=-1)
-        image = np.full((size, size, 3), 255, dtype=np.uint8)
-        discs = [(goal, self.GOAL_RADIUS, (120, 200, 120)) for goal in GOALS]
-        discs += [(point, 0.12, (150, 150, 150)) for point in self.trace]
-        discs += [(self.position, 0.25, (220, 60, 60))]
-        for centre, radius, colour in discs:
-            image[np.linalg.norm(grid - centre, axis=-1) < radius] = colour
-        return image
+        return self.arena.picture(self.trace) if self.render_mode == "rgb_array" else None
 
     def _inside_arena(self, position: np.ndarray) -> np.ndarray:
         return np.clip(position, -self.ARENA_HALF_WIDTH, self.ARENA_HALF_WIDTH)

@@ -1,0 +1,172 @@
+"""Which runs does a tier hold? Algorithms x environments x seeds of a YAML, each run with a key that names its settings."""
+
+import hashlib
+import json
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sb3_dqs.checks import check_choice
+
+TIERS = Path(__file__).parent / "tiers"
+ALGORITHMS = ("DQS", "SAC", "TD3", "TQC", "CrossQ")
+
+# Raised when the meaning of a setting or of a record changes, so that old results are not taken for new ones
+PROTOCOL = 1
+
+EVALUATION = {"every": 1_000, "episodes": 20, "stochastic_episodes": 20, "deterministic_forms": False}
+TIER_KEYS = ("about", "seeds", "evaluation", "algorithms", "environments")
+ALGORITHM_KEYS = ("class", "settings", "environments", "on_request", "on_policy_share")
+ENVIRONMENT_KEYS = ("id", "kwargs", "wrappers", "imports", "law", "steps", "evaluation", "settings", "scale", "on_request")
+
+
+@dataclass(frozen=True)
+class Run:
+    """
+    Everything that a result depends on, except for the versions of the code, which the result names.
+
+    :param algorithm: name in the tier
+    :param class_name: one of ``ALGORITHMS``
+    :param settings: keyword arguments of the class
+    :param environment: name in the tier
+    :param env_spec: ``id``, ``kwargs``, ``wrappers`` (of ``gymnasium.wrappers``) and ``imports`` (modules that register it),
+        or ``law``, the name of a static target
+    :param seed: of training
+    :param steps: of the environment; updates, for a static target
+    :param evaluation: ``every`` (steps), ``episodes`` (deterministic), ``stochastic_episodes``, ``deterministic_forms``
+    :param on_policy_share: of the actor's regression points, where not the default; DQS only
+    :param protocol: version of the runner's meaning of all this
+    """
+
+    algorithm: str
+    class_name: str
+    settings: dict[str, Any]
+    environment: str
+    env_spec: dict[str, Any]
+    seed: int
+    steps: int
+    evaluation: dict[str, Any]
+    on_policy_share: float | None = None
+    protocol: int = field(default=PROTOCOL)
+
+    @property
+    def key(self) -> str:
+        """Hash of all settings: equal keys are equal runs."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def name(self) -> str:
+        """Readable and unique: names the result file."""
+        return f"{self.environment}_{self.algorithm}_{self.seed}_{self.key}"
+
+
+@dataclass(frozen=True)
+class Tier:
+    """
+    :param name: of the YAML file, without its ending
+    :param about: what it answers
+    :param runs: all of them, those on request included
+    :param on_request: names of algorithms and environments that run only if named
+    :param scales: of each environment: the returns that count as 0 and as 1, where given
+    """
+
+    name: str
+    about: str
+    runs: list[Run]
+    on_request: set[str]
+    scales: dict[str, tuple[float, float]]
+
+    def select(
+        self,
+        algorithms: Collection[str] | None = None,
+        environments: Collection[str] | None = None,
+        seeds: Collection[int] | None = None,
+    ) -> list[Run]:
+        """
+        :param algorithms: names; None for all that are not on request
+        :param environments: names; None for all that are not on request
+        :param seeds: None for all
+        :return: runs, seed by seed, so that a stopped benchmark holds all pairs equally often
+        :raises ValueError: if a name or seed is not in the tier
+        """
+        named = {
+            "algorithm": (algorithms, {run.algorithm: None for run in self.runs}),
+            "environment": (environments, {run.environment: None for run in self.runs}),
+        }
+        for what, (names, known) in named.items():
+            for name in names or ():
+                check_choice(f"{what} of tier {self.name!r}", name, known)
+        known_seeds = sorted({run.seed for run in self.runs})
+        if unknown := set(seeds or ()) - set(known_seeds):
+            raise ValueError(f"seeds of tier {self.name!r} are {known_seeds}, got {sorted(unknown)}; add them to its YAML")
+
+        def wanted(name: str, names: Collection[str] | None) -> bool:
+            return name not in self.on_request if names is None else name in names
+
+        selected = [
+            run
+            for run in self.runs
+            if wanted(run.algorithm, algorithms)
+            and wanted(run.environment, environments)
+            and (seeds is None or run.seed in seeds)
+        ]
+        return sorted(selected, key=lambda run: run.seed)
+
+
+def load_tier(name_or_path: str) -> Tier:
+    """
+    :param name_or_path: ``small`` for ``benchmarks/tiers/small.yml``, or the path of a YAML file
+    :return: the tier
+    :raises ValueError: if there is no such tier, or it holds an unknown key, algorithm or environment
+    """
+    path = Path(name_or_path)
+    if path.suffix not in (".yml", ".yaml"):
+        check_choice("tier", name_or_path, sorted(file.stem for file in TIERS.glob("*.yml")))
+        path = TIERS / f"{name_or_path}.yml"
+    content = yaml.safe_load(path.read_text())
+    _check_keys(f"tier {path.name}", content, TIER_KEYS)
+    runs = []
+    for algorithm, entry in content["algorithms"].items():
+        _check_keys(f"algorithm {algorithm!r}", entry, ALGORITHM_KEYS)
+        check_choice(f"class of algorithm {algorithm!r}", entry["class"], ALGORITHMS)
+        for environment in entry.get("environments", content["environments"]):
+            check_choice(f"environment of algorithm {algorithm!r}", environment, content["environments"])
+            environment_entry = content["environments"][environment]
+            _check_keys(f"environment {environment!r}", environment_entry, ENVIRONMENT_KEYS)
+            if environment_entry.get("law") and entry["class"] != "DQS":
+                continue  # static targets have no reward to learn from
+            runs += [_run(content, algorithm, environment, seed) for seed in content["seeds"]]
+    entries = {**content["algorithms"], **content["environments"]}
+    on_request = {name for name, entry in entries.items() if entry.get("on_request")}
+    scales = {name: tuple(entry["scale"]) for name, entry in content["environments"].items() if "scale" in entry}
+    return Tier(path.stem, content["about"], runs, on_request, scales)
+
+
+def _run(content: dict[str, Any], algorithm: str, environment: str, seed: int) -> Run:
+    algorithm_entry, environment_entry = content["algorithms"][algorithm], content["environments"][environment]
+    class_name = algorithm_entry["class"]
+    # what the environment asks of all, then of this class; the algorithm has the last word
+    settings_of = environment_entry.get("settings", {})
+    _check_keys(f"settings of environment {environment!r}", settings_of, ("all", *ALGORITHMS))
+    settings = {**settings_of.get("all", {}), **settings_of.get(class_name, {}), **algorithm_entry.get("settings", {})}
+    evaluation = {**EVALUATION, **content.get("evaluation", {}), **environment_entry.get("evaluation", {})}
+    _check_keys("evaluation", evaluation, tuple(EVALUATION))
+    return Run(
+        algorithm=algorithm,
+        class_name=class_name,
+        settings=settings,
+        environment=environment,
+        env_spec={k: environment_entry[k] for k in ("id", "kwargs", "wrappers", "imports", "law") if k in environment_entry},
+        seed=seed,
+        steps=environment_entry["steps"],
+        evaluation=evaluation,
+        on_policy_share=algorithm_entry.get("on_policy_share"),
+    )
+
+
+def _check_keys(where: str, entry: dict[str, Any], known: tuple[str, ...]) -> None:
+    for key in entry:
+        check_choice(f"each key of {where}", key, known)

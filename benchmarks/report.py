@@ -1,0 +1,347 @@
+"""
+What do the results of a tier say? Tables, pictures and one HTML page.
+
+    python -m benchmarks.report small
+
+Reads the results of ``benchmarks/results/TIER`` whose key is in the tier's plan, and writes ``report.md``, ``report.html``
+(self-contained) and PNGs beside them. A run's score is the area under its curve of deterministic returns over steps, divided
+by the steps, on the scale that the tier names: as a rule uniform actions earn 0, and a reference return 1. Aggregates are
+those of rliable (arXiv:2108.13264): interquartile mean and probability of improvement, with 95 % stratified bootstrap
+intervals.
+"""
+
+import argparse
+import base64
+import functools
+import html
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from rliable import library as rliable
+from rliable import metrics as rliable_metrics
+
+from benchmarks.plan import Run, Tier, load_tier
+from benchmarks.store import RESULTS, Store, write_whole
+
+N_BOOTSTRAP = 2_000
+BOOTSTRAP_SEED = 0
+REFERENCE_ALGORITHM = "dqs"
+
+Result = dict[str, Any]
+# (algorithm, environment) -> results in the order of seeds
+Groups = dict[tuple[str, str], list[Result]]
+
+
+@dataclass(frozen=True)
+class Table:
+    """
+    :param title: what it shows
+    :param note: how to read it
+    :param header: of the columns
+    :param rows: cells as text
+    """
+
+    title: str
+    note: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+    def markdown(self) -> str:
+        lines = [self.header, ["---"] * len(self.header), *self.rows]
+        body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        return f"## {self.title}\n\n{self.note}\n\n{body}\n"
+
+    def html(self) -> str:
+        def row(cells: Sequence[str], tag: str) -> str:
+            return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+
+        body = "\n".join([row(self.header, "th"), *(row(cells, "td") for cells in self.rows)])
+        return f"<h2>{html.escape(self.title)}</h2>\n<p>{html.escape(self.note)}</p>\n<table>\n{body}\n</table>"
+
+
+def load_results(tier: Tier, store: Store) -> tuple[Groups, list[Run]]:
+    """
+    :param tier: whose plan counts: results of other settings in the same folder are left out
+    :param store: of the results
+    :return: results by algorithm and environment, and the runs without a result
+    """
+    groups: Groups = {}
+    missing = []
+    for run in tier.runs:
+        result = store.load(run)
+        if result is None:
+            missing.append(run)
+        else:
+            groups.setdefault((run.algorithm, run.environment), []).append(result)
+    return groups, missing
+
+
+def returns_over_steps(result: Result, mode: str = "deterministic") -> tuple[np.ndarray, np.ndarray]:
+    """
+    :param result: of a run
+    :param mode: ``"deterministic"`` or ``"stochastic"``
+    :return: steps and mean return of each evaluation
+    """
+    records = result["records"]
+    return np.array([record["steps"] for record in records]), np.array([np.mean(record[mode]) for record in records])
+
+
+def normalised_area(result: Result, scale: tuple[float, float]) -> float:
+    """
+    Area under the curve of deterministic returns, per step, from the first evaluation to the last.
+
+    :param result: of a run
+    :param scale: the returns that count as 0 and as 1
+    :return: 0 where every return is the first of the scale, 1 where it is the second; not clipped
+    """
+    steps, returns = returns_over_steps(result)
+    scores = (returns - scale[0]) / (scale[1] - scale[0])
+    return float(scores[0]) if len(steps) == 1 else float(np.trapezoid(scores, steps) / (steps[-1] - steps[0]))
+
+
+def score_matrix(groups: Groups, algorithm: str, environments: Sequence[str], tier: Tier) -> np.ndarray:
+    """
+    :return: (n_runs, n_environments), normalised areas; as many runs as the environment with the fewest has
+    """
+    columns = [[normalised_area(result, tier.scales[name]) for result in groups[algorithm, name]] for name in environments]
+    return np.array([column[: min(map(len, columns))] for column in columns]).T
+
+
+def interval(scores: dict[str, Any], function: Callable[..., np.ndarray]) -> dict[str, tuple[float, float, float]]:
+    """
+    :param scores: name -> matrix of scores, or pair of matrices
+    :param function: statistic
+    :return: name -> value and ends of its 95 % stratified bootstrap interval
+    """
+    # rliable draws from numpy's global state whatever random state it is given
+    np.random.seed(BOOTSTRAP_SEED)
+    points, intervals = rliable.get_interval_estimates(scores, function, reps=N_BOOTSTRAP)
+    return {name: (float(points[name][0]), float(intervals[name][0, 0]), float(intervals[name][1, 0])) for name in scores}
+
+
+def scored_pairs(groups: Groups, tier: Tier) -> dict[str, list[str]]:
+    """
+    :return: algorithm -> environments with a scale in which it has results with records
+    """
+    scored: dict[str, list[str]] = {}
+    for (algorithm, environment), results in groups.items():
+        if environment in tier.scales and results[0]["records"]:
+            scored.setdefault(algorithm, []).append(environment)
+    return scored
+
+
+def aggregate_tables(groups: Groups, tier: Tier) -> list[Table]:
+    """Interquartile mean over the environments that all have, and DQS's probability of improvement over each."""
+    scored = scored_pairs(groups, tier)
+    # an algorithm that was run on one part of the environments only must not shrink the comparison of the others
+    most = max((len(names) for names in scored.values()), default=0)
+    complete = {algorithm: names for algorithm, names in scored.items() if len(names) == most}
+    if not complete:
+        return []
+    shared = sorted(set.intersection(*(set(names) for names in complete.values())))
+    matrices = {algorithm: score_matrix(groups, algorithm, shared, tier) for algorithm in complete}
+    iqm = interval(matrices, lambda scores: np.array([rliable_metrics.aggregate_iqm(scores)]))
+    tables = [
+        Table(
+            "Interquartile mean of the normalised area under the curve",
+            f"Environments: {', '.join(shared)}. 0 and 1 are the ends of the scales that the tier names. In brackets the "
+            "95 % stratified bootstrap interval.",
+            ["algorithm", "seeds", "IQM"],
+            [[name, str(len(matrices[name])), _with_interval(iqm[name])] for name in sorted(iqm, key=lambda n: -iqm[n][0])],
+        )
+    ]
+    rows = []
+    for other in scored:
+        both = sorted(set(scored.get(REFERENCE_ALGORITHM, ())) & set(scored[other]))
+        if other == REFERENCE_ALGORITHM or not both:
+            continue
+        pair = tuple(score_matrix(groups, name, both, tier) for name in (REFERENCE_ALGORITHM, other))
+        (value,) = interval({other: pair}, lambda x, y: np.array([rliable_metrics.probability_of_improvement(x, y)])).values()
+        rows.append([other, ", ".join(both), _with_interval(value)])
+    if rows:
+        note = f"That a run of {REFERENCE_ALGORITHM} scores higher than one of the other, mean over environments."
+        tables.append(Table("Probability of improvement", note, ["over", "environments", "probability"], rows))
+    return tables
+
+
+def environment_table(groups: Groups, tier: Tier, environment: str) -> Table:
+    """Returns of the last evaluation, cost, and the measures of every algorithm in one environment."""
+    of_environment = {algorithm: results for (algorithm, name), results in groups.items() if name == environment}
+    measures = list(dict.fromkeys(itertools.chain(*(results[0]["measures"] for results in of_environment.values()))))
+    goals = [
+        name
+        for name in ("success", "goals_reached", "goal_entropy")
+        if any(results[0]["records"] and results[0]["records"][-1]["goals"] for results in of_environment.values())
+    ]
+    has_records = any(results[0]["records"] for results in of_environment.values())
+    header = ["algorithm", "seeds"]
+    if has_records:
+        header += ["steps", "deterministic return", "stochastic return", "minutes", "CPU minutes"]
+    rows = []
+    for algorithm, results in of_environment.items():
+        row = [algorithm, str(len(results))]
+        if has_records:
+            last = [result["records"][-1] for result in results]
+            row += [str(last[0]["steps"])]
+            row += [_mean_and_range([np.mean(record[mode]) for record in last]) for mode in ("deterministic", "stochastic")]
+            row += [_mean_and_range([record[clock] / 60 for record in last]) for clock in ("seconds", "cpu_seconds")]
+            row += [_mean_and_range([record["goals"][name] for record in last]) for name in goals]
+        row += [
+            _mean_and_range([result["measures"][name] for result in results]) if name in results[0]["measures"] else ""
+            for name in measures
+        ]
+        rows.append(row)
+    note = "Last evaluation of each seed: mean (smallest to largest). Minutes of training, without evaluation."
+    readable = [name.replace("_", " ") for name in (*goals, *measures)]
+    return Table(environment, note, [*header, *readable], rows)
+
+
+def origin_table(groups: Groups, missing: Sequence[Run], tier: Tier) -> Table:
+    """Which code, versions and machines the results are from, and what is missing."""
+    results = list(itertools.chain(*groups.values()))
+
+    def values(of: Callable[[Result], Any]) -> str:
+        return ", ".join(sorted({str(of(result)) for result in results}))
+
+    def version(result: Result, package: str) -> Any:
+        return result["versions"][package]
+
+    rows = [
+        ["commit", values(lambda result: result["commit"])],
+        ["uncommitted changes", values(lambda result: result["uncommitted_changes"])],
+        ["processor", values(lambda result: f"{result['machine']['processor']}, {result['machine']['cores']} cores")],
+        ["device", values(lambda result: result["machine"]["device"])],
+        *([package, values(functools.partial(version, package=package))] for package in results[0]["versions"]),
+        ["runs interrupted and continued", str(sum(bool(result["continued_at"]) for result in results))],
+        ["runs with a result", str(len(results))],
+        ["runs of the plan without one", _missing(missing, tier)],
+    ]
+    return Table("Where the results are from", "More than one value in a row: results of different code.", ["", ""], rows)
+
+
+def curves(groups: Groups, environment: str, over: str) -> Figure:
+    """
+    Deterministic returns over steps or over training time.
+
+    :param groups: results
+    :param environment: name in the tier
+    :param over: ``"steps"`` or ``"seconds"``
+    :return: a line of interquartile means over seeds for each algorithm, with 95 % bootstrap bands
+    """
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    algorithms = list(dict.fromkeys(algorithm for algorithm, _ in groups))
+    for (algorithm, name), results in groups.items():
+        if name != environment or not results[0]["records"]:
+            continue
+        returns = np.stack([returns_over_steps(result)[1] for result in results])
+        x = np.mean([[record[over] for record in result["records"]] for result in results], axis=0)
+        scores = {algorithm: returns[:, None, :]}
+        np.random.seed(BOOTSTRAP_SEED)
+        means, bands = rliable.get_interval_estimates(scores, _iqm_of_each_evaluation, reps=N_BOOTSTRAP)
+        x = x / 60 if over == "seconds" else x
+        colour = f"C{algorithms.index(algorithm) % 10}"  # the same in every picture
+        axes.plot(x, means[algorithm], marker=".", label=f"{algorithm} ({len(results)} seeds)", color=colour)
+        axes.fill_between(x, *bands[algorithm], alpha=0.2, color=colour, linewidth=0)
+    label = "environment steps" if over == "steps" else "minutes of training (mean over seeds)"
+    axes.set(title=environment, xlabel=label, ylabel="deterministic return")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+    return figure
+
+
+def write_report(tier: Tier, store: Store) -> Path:
+    """
+    :param tier: of the runs
+    :param store: of their results; the report is written beside them
+    :return: path of the Markdown report
+    :raises ValueError: if there is no result
+    """
+    groups, missing = load_results(tier, store)
+    if not groups:
+        raise ValueError(f"no result of tier {tier.name!r} in {store.folder}; run: python -m benchmarks.run {tier.name}")
+    environments = list(dict.fromkeys(environment for _, environment in groups))
+    markdown = [f"# {tier.name}\n\n{tier.about}\n"]
+    page = [f"<h1>{html.escape(tier.name)}</h1>\n<p>{html.escape(tier.about)}</p>"]
+
+    def add(table: Table) -> None:
+        markdown.append(table.markdown())
+        page.append(table.html())
+
+    for table in aggregate_tables(groups, tier):
+        add(table)
+    for environment in environments:
+        add(environment_table(groups, tier, environment))
+        if not any(results[0]["records"] for (_, name), results in groups.items() if name == environment):
+            continue
+        for over in ("steps", "seconds"):
+            path = store.folder / f"{environment}_{over}.png"
+            curves(groups, environment, over).savefig(path, dpi=110)
+            markdown.append(f"![{environment} over {over}]({path.name})\n")
+            encoded = base64.b64encode(path.read_bytes()).decode()
+            page.append(f'<img alt="{html.escape(environment)} over {over}" src="data:image/png;base64,{encoded}">')
+    add(origin_table(groups, missing, tier))
+    write_whole(store.folder / "report.md", "\n".join(markdown))
+    write_whole(store.folder / "report.html", PAGE.format(title=html.escape(tier.name), body="\n".join(page)))
+    return store.folder / "report.md"
+
+
+PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<title>sb3-dqs benchmark: {title}</title>
+<style>
+body {{ font-family: sans-serif; margin: 2em auto; max-width: 75em; padding: 0 1em; color: #222; }}
+table {{ border-collapse: collapse; margin: 1em 0; display: block; overflow-x: auto; font-size: 0.9em; }}
+th, td {{ border: 1px solid #ccc; padding: 0.3em 0.6em; text-align: left; }}
+th {{ background: #f2f2f2; }}
+img {{ width: 49%; min-width: 22em; }}
+</style>
+</head>
+<body>
+{body}
+</body>
+</html>
+"""
+
+
+def _iqm_of_each_evaluation(returns: np.ndarray) -> np.ndarray:
+    """(n_runs, n_tasks, n_evaluations) -> (n_evaluations,)"""
+    return np.array([rliable_metrics.aggregate_iqm(returns[..., i]) for i in range(returns.shape[-1])])
+
+
+def _with_interval(value: tuple[float, float, float]) -> str:
+    return f"{value[0]:.3f} [{value[1]:.3f}, {value[2]:.3f}]"
+
+
+def _mean_and_range(values: Sequence[Any]) -> str:
+    mean = f"{float(np.mean(values)):.4g}"
+    return mean if len(values) == 1 else f"{mean} ({float(min(values)):.4g} to {float(max(values)):.4g})"
+
+
+def _missing(missing: Sequence[Run], tier: Tier) -> str:
+    counts: dict[str, int] = {}
+    for run in missing:
+        on_request = ", on request" if {run.algorithm, run.environment} & tier.on_request else ""
+        label = f"{run.environment} {run.algorithm}{on_request}"
+        counts[label] = counts.get(label, 0) + 1
+    return "; ".join(f"{label}: {count}" for label, count in counts.items()) or "none"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("tier", help="name of a file of benchmarks/tiers, or path of a YAML file like them")
+    parser.add_argument("--output", type=Path, help="folder of the results; benchmarks/results/TIER by default")
+    options = parser.parse_args(arguments)
+    tier = load_tier(options.tier)
+    print(write_report(tier, Store(options.output or RESULTS / tier.name)))
+
+
+if __name__ == "__main__":
+    main()

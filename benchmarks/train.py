@@ -1,0 +1,319 @@
+"""What happens in one run? Train, evaluate at fixed intervals without touching the course of training, keep the state."""
+
+import contextlib
+import copy
+import functools
+import importlib
+import json
+import os
+import pickle
+import platform
+import random
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch as th
+from sb3_contrib import TQC, CrossQ
+from stable_baselines3 import SAC, TD3
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from torch import nn
+
+from benchmarks.measures import final_measures, goals_of
+from benchmarks.plan import Run
+from benchmarks.static_targets import ACTION_DIM, LAWS, N_SAMPLES, exact_draws, rows_per_update, sampled_actions, trained
+from benchmarks.store import Store, write_whole
+from sb3_dqs import DQS
+from sb3_dqs.evaluation import Episode, roll_out
+from sb3_dqs.metrics import boltzmann_masses, maximum_mean_discrepancy, sliced_wasserstein_2, total_variation
+from sb3_dqs.policies import DIFFUSIONS
+
+CLASSES: dict[str, type[OffPolicyAlgorithm]] = {"DQS": DQS, "SAC": SAC, "TD3": TD3, "TQC": TQC, "CrossQ": CrossQ}
+PACKAGES = ("sb3-dqs", "stable-baselines3", "sb3-contrib", "torch", "gymnasium", "numpy", "mujoco")
+REPOSITORY = Path(__file__).parent.parent
+
+# Start states of evaluation: the same in all runs, and none of training
+EVALUATION_SEED = 10_000
+STOCHASTIC_SEED = 20_000
+
+# Settings of DQS that mean something for a static target
+STATIC_SETTINGS = (
+    "diffusion",
+    "score_estimator",
+    "n_score_samples",
+    "n_diffusion_steps",
+    "actor_batch_size",
+    "diffusion_kwargs",
+)
+STATIC_BANDWIDTH = 0.3
+
+
+def train(run: Run, store: Store | None = None, device: str = "cpu", commit: dict[str, Any] | None = None) -> dict[str, Any]:
+    """
+    Train and evaluate.
+
+    :param run: what to do
+    :param store: keeps the state after each evaluation, and continues from there; None starts afresh
+    :param device: of torch
+    :param commit: of the code, where it cannot be asked for here
+    :return: the result: settings, records, measures, versions
+    """
+    th.set_num_threads(1)
+    started = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    content = train_static(run) if "law" in run.env_spec else train_agent(run, store, device)
+    return {
+        "key": run.key,
+        "run": run.__dict__,
+        **content,
+        "versions": versions(),
+        **(commit or commit_of_code()),
+        "machine": {"processor": processor(), "cores": os.cpu_count(), "device": device},
+        "started": started,
+        "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def train_agent(run: Run, store: Store | None, device: str) -> dict[str, Any]:
+    """Learn from an environment; the state is kept after each evaluation."""
+    checkpoints = None if store is None else Checkpoints(store.checkpoints(run))
+    env = make_env(run)
+    model, evaluation = checkpoints.load(run, env, device) if checkpoints is not None else (None, None)
+    if model is None or evaluation is None:
+        # a buffer longer than the run would only cost memory
+        # a copy, since SB3 writes into policy_kwargs
+        settings: dict[str, Any] = {"buffer_size": run.steps, **copy.deepcopy(run.settings)}
+        model = CLASSES[run.class_name]("MlpPolicy", env, seed=run.seed, device=device, **settings)
+        evaluation = Evaluation(run)
+    if run.on_policy_share is not None:
+        assert isinstance(model, DQS)
+        model.actor.diffusion.ON_POLICY_SHARE = run.on_policy_share  # type: ignore[assignment]
+    evaluation.checkpoints = checkpoints
+    model.learn(
+        run.steps - model.num_timesteps, callback=evaluation, log_interval=10**9, reset_num_timesteps=model.num_timesteps == 0
+    )
+    with untouched_randomness():
+        measures = final_measures(
+            model, evaluation.envs[0], evaluation.last_episodes, run.evaluation["deterministic_forms"], STOCHASTIC_SEED
+        )
+    env.close()
+    return {"records": evaluation.records, "measures": measures, "continued_at": evaluation.continued_at}
+
+
+def make_env(run: Run) -> gym.Env:
+    """The environment of a run, with its wrappers."""
+    for module in run.env_spec.get("imports", ()):
+        importlib.import_module(module)
+    env = gym.make(run.env_spec["id"], **run.env_spec.get("kwargs", {}))
+    for name in run.env_spec.get("wrappers", ()):
+        env = getattr(gym.wrappers, name)(env)
+    return env
+
+
+class Evaluation(BaseCallback):
+    """
+    Deterministic and stochastic episodes in separate environments, every ``evaluation["every"]`` steps.
+
+    :param run: what is trained
+    """
+
+    def __init__(self, run: Run):
+        super().__init__()
+        self.run = run
+        self.records: list[dict[str, Any]] = []
+        self.continued_at: list[int] = []
+        self.checkpoints: Checkpoints | None = None
+        self.last_episodes: list[Episode] = []
+
+    @functools.cached_property
+    def envs(self) -> list[gym.Env]:
+        """Environments of evaluation, made once."""
+        settings = self.run.evaluation
+        return [make_env(self.run) for _ in range(max(settings["episodes"], settings["stochastic_episodes"]))]
+
+    def _on_training_start(self) -> None:
+        self.seconds = self.records[-1]["seconds"] if self.records else 0.0
+        self.cpu_seconds = self.records[-1]["cpu_seconds"] if self.records else 0.0
+        self._start_clocks()
+
+    def _on_step(self) -> bool:
+        if self.num_timesteps % self.run.evaluation["every"] == 0 or self.num_timesteps == self.run.steps:
+            self.seconds += time.perf_counter() - self.clock
+            self.cpu_seconds += time.process_time() - self.cpu_clock
+            self.records.append(self._record())
+            if self.checkpoints is not None and self.num_timesteps < self.run.steps:
+                self.checkpoints.save(self.model, self.records, self.continued_at)  # type: ignore[arg-type]
+            self._start_clocks()
+        return True
+
+    def _start_clocks(self) -> None:
+        self.clock, self.cpu_clock = time.perf_counter(), time.process_time()
+
+    def _record(self) -> dict[str, Any]:
+        settings = self.run.evaluation
+        with untouched_randomness():
+            deterministic = roll_out(self.model, self.envs[: settings["episodes"]], EVALUATION_SEED, deterministic=True)
+            th.manual_seed(STOCHASTIC_SEED)
+            stochastic_envs = self.envs[: settings["stochastic_episodes"]]
+            self.last_episodes = roll_out(self.model, stochastic_envs, STOCHASTIC_SEED, deterministic=False)
+        record: dict[str, Any] = {
+            "steps": self.num_timesteps,
+            "seconds": round(self.seconds, 2),
+            "cpu_seconds": round(self.cpu_seconds, 2),
+            "deterministic": [round(episode.total_reward, 4) for episode in deterministic],
+            "stochastic": [round(episode.total_reward, 4) for episode in self.last_episodes],
+            "goals": goals_of(self.last_episodes, self.envs[0]),
+            "logged": {k: float(v) for k, v in self.logger.name_to_value.items() if k.startswith("train/")},
+        }
+        run = self.run
+        print(
+            f"{run.environment} {run.algorithm} seed {run.seed}: {self.num_timesteps} steps, "
+            f"{self.seconds:.0f} s, return {np.mean(record['deterministic']):.2f}, "
+            f"stochastic {np.mean(record['stochastic']):.2f}",
+            flush=True,
+        )
+        return record
+
+
+class Checkpoints:
+    """
+    The state of an unfinished run: model, replay buffer, random state and records, kept whole or not at all.
+
+    :param folder: of this run alone
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def save(self, model: OffPolicyAlgorithm, records: list[dict[str, Any]], continued_at: list[int]) -> None:
+        """Keep this state, and give up the one before."""
+        unfinished = self.folder / "unfinished"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+        model.save(unfinished / "model")
+        model.save_replay_buffer(unfinished / "replay")
+        (unfinished / "random.pkl").write_bytes(pickle.dumps(random_states()))
+        write_whole(unfinished / "records.json", json.dumps({"records": records, "continued_at": continued_at}))
+        older = self._complete()
+        # a complete state is one that has its name
+        unfinished.rename(self.folder / f"steps-{model.num_timesteps}")
+        for path in older:
+            shutil.rmtree(path)
+
+    def load(self, run: Run, env: gym.Env, device: str) -> tuple[OffPolicyAlgorithm | None, Evaluation | None]:
+        """
+        :return: model and evaluation of the latest state, or (None, None). The episode under way at that time is lost: the
+            environment starts a new one, with a seed that depends on the step.
+        """
+        complete = self._complete()
+        if not complete:
+            return None, None
+        latest = complete[-1]
+        model = CLASSES[run.class_name].load(latest / "model", env=env, device=device)
+        model.load_replay_buffer(latest / "replay")
+        vec_env = model.get_env()
+        assert vec_env is not None
+        vec_env.seed(run.seed + model.num_timesteps)
+        evaluation = Evaluation(run)
+        kept = json.loads((latest / "records.json").read_text())
+        evaluation.records = kept["records"]
+        evaluation.continued_at = [*kept["continued_at"], model.num_timesteps]
+        restore_random_states(pickle.loads((latest / "random.pkl").read_bytes()))
+        return model, evaluation
+
+    def _complete(self) -> list[Path]:
+        return sorted(self.folder.glob("steps-*"), key=lambda path: int(path.name.removeprefix("steps-")))
+
+
+def random_states() -> dict[str, Any]:
+    """Global random states of torch, numpy and Python."""
+    return {"torch": th.get_rng_state(), "numpy": np.random.get_state(), "python": random.getstate()}
+
+
+def restore_random_states(states: dict[str, Any]) -> None:
+    th.set_rng_state(states["torch"])
+    np.random.set_state(states["numpy"])
+    random.setstate(states["python"])
+
+
+@contextlib.contextmanager
+def untouched_randomness() -> Iterator[None]:
+    """Whatever is drawn inside leaves the global random states as they were."""
+    states = random_states()
+    try:
+        yield
+    finally:
+        restore_random_states(states)
+
+
+def train_static(run: Run) -> dict[str, Any]:
+    """Train a diffusion on a law in closed form, and measure the distance of its samples to the law."""
+    if unknown := set(run.settings) - set(STATIC_SETTINGS):
+        raise ValueError(
+            f"settings of a static target must be among {list(STATIC_SETTINGS)}, got {sorted(unknown)} for algorithm "
+            f"{run.algorithm!r}; list the algorithm's environments without static targets"
+        )
+    settings = dict(run.settings)
+    diffusion_class = DIFFUSIONS[settings.pop("diffusion", "box")]
+    n_rows = settings.pop("actor_batch_size", None)
+    diffusion_kwargs = {**settings.pop("diffusion_kwargs", {}), **settings}
+    log_density: Callable[[th.Tensor], th.Tensor] = LAWS[run.env_spec["law"]]
+    th.manual_seed(run.seed)
+    diffusion = diffusion_class(1, ACTION_DIM, [256, 256], nn.ReLU, **diffusion_kwargs)
+    if run.on_policy_share is not None:
+        diffusion.ON_POLICY_SHARE = run.on_policy_share  # type: ignore[misc]
+    clock, cpu_clock = time.perf_counter(), time.process_time()
+    trained(diffusion, log_density, run.steps, n_rows or rows_per_update(diffusion))
+    seconds, cpu_seconds = time.perf_counter() - clock, time.process_time() - cpu_clock
+    actions, draws = sampled_actions(diffusion), exact_draws(log_density, N_SAMPLES)
+    masses = boltzmann_masses(lambda grid: log_density(grid), 1.0, ACTION_DIM, n_bins=20)
+    measures = {
+        "mmd": maximum_mean_discrepancy(actions, draws, STATIC_BANDWIDTH),
+        "sliced_w2": sliced_wasserstein_2(actions, draws, th.randn(100, ACTION_DIM)),
+        "total_variation": total_variation(actions, masses),
+        "seconds": round(seconds, 2),
+        "cpu_seconds": round(cpu_seconds, 2),
+    }
+    return {"records": [], "measures": measures, "continued_at": []}
+
+
+def versions() -> dict[str, str | None]:
+    """Versions of Python and of the packages that a result depends on; None for those not installed."""
+
+    def version_of(package: str) -> str | None:
+        try:
+            return metadata.version(package)
+        except metadata.PackageNotFoundError:
+            return None
+
+    return {"python": platform.python_version(), **{package: version_of(package) for package in PACKAGES}}
+
+
+def commit_of_code() -> dict[str, Any]:
+    """The commit that is checked out, and whether the code differs from it; None where this is no git checkout."""
+
+    def git(*arguments: str) -> str | None:
+        try:
+            return subprocess.run(
+                ["git", *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=True
+            ).stdout.strip()
+        except (OSError, subprocess.CalledProcessError):
+            return None
+
+    commit = git("rev-parse", "HEAD")
+    changes = None if commit is None else git("status", "--porcelain", "--", "sb3_dqs", "benchmarks/*.py")
+    return {"commit": commit, "uncommitted_changes": None if changes is None else bool(changes)}
+
+
+def processor() -> str:
+    """Name of the processor, as the system has it."""
+    info = Path("/proc/cpuinfo")
+    names: Sequence[str] = info.read_text().splitlines() if info.exists() else ()
+    return next((line.split(":", 1)[1].strip() for line in names if line.startswith("model name")), platform.machine())

@@ -1,0 +1,106 @@
+"""How does the policy change while it learns? Pictures in TensorBoard, at fixed intervals."""
+
+from collections import defaultdict
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch as th
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Figure as LoggedFigure
+
+from sb3_dqs.checks import check_integer
+from sb3_dqs.dqs import DQS
+from sb3_dqs.evaluation import roll_out
+from sb3_dqs.plotting import COURSE, plot_critic, plot_denoising_paths, plot_roll_outs, plot_training_course
+
+# Formats of the logger that cannot hold a picture
+NOT_IN = ("stdout", "log", "json", "csv")
+
+
+class FigureCallback(BaseCallback):
+    """
+    Log pictures to TensorBoard: ``figures/critic``, ``figures/denoising``, ``figures/roll_outs`` and ``figures/training``.
+
+    The pictures draw their own random numbers: the course of training is the same with and without them.
+
+    :param every: steps of the environment between two rounds of pictures, counted over all environments
+    :param observation: at which critic and sampling are shown; the first one met in training by default
+    :param roll_out_env: id of an environment that has an ``arena``, for traces of the policy; without it, none are drawn
+    :param n_episodes: number of traces
+    :param dimensions: one or two action coordinates that critic and sampling are shown over; the first two by default
+    :param course_every: steps between two points of the course of training
+    :param verbose: Verbosity level: 0 for no output, 1 for info messages, 2 for debug messages
+    :raises ValueError: if a number is not an integer >= 1, or the environment has no arena
+    """
+
+    model: DQS
+
+    def __init__(
+        self,
+        every: int,
+        observation: np.ndarray | dict[str, np.ndarray] | None = None,
+        roll_out_env: str | None = None,
+        n_episodes: int = 30,
+        dimensions: tuple[int, ...] | None = None,
+        course_every: int = 100,
+        verbose: int = 0,
+    ):
+        super().__init__(verbose)
+        check_integer("every", every, 1, "5000 draws four rounds in 20,000 steps")
+        check_integer("n_episodes", n_episodes, 1, "30 is the default")
+        check_integer("course_every", course_every, 1, "100 is the default")
+        self.every, self.course_every = every, course_every
+        self.observation = observation
+        self.dimensions = dimensions
+        self.envs = [] if roll_out_env is None else [gym.make(roll_out_env) for _ in range(n_episodes)]
+        if self.envs and not hasattr(self.envs[0].unwrapped, "arena"):
+            raise ValueError(f"roll_out_env must have an arena to draw, got {roll_out_env!r}; leave it out")
+        self.course: dict[str, list[float]] = defaultdict(list)
+        self.last_course_step, self.last_figure_step = 0, 0
+
+    def _on_training_start(self) -> None:
+        if self.observation is None:
+            first = self.model._last_obs
+            assert first is not None
+            self.observation = {key: v[0] for key, v in first.items()} if isinstance(first, dict) else first[0]
+
+    def _on_step(self) -> bool:
+        # several environments take several steps at a time
+        if self.num_timesteps - self.last_course_step >= self.course_every:
+            self.last_course_step = self.num_timesteps
+            self._note_course()
+        if self.num_timesteps - self.last_figure_step >= self.every:
+            self.last_figure_step = self.num_timesteps
+            self._draw()
+        return True
+
+    def _on_training_end(self) -> None:
+        if self.last_figure_step < self.num_timesteps:
+            self._draw()
+        # what was recorded since the last dump of the logger would be lost
+        self.logger.dump(self.num_timesteps)
+
+    def _note_course(self) -> None:
+        logged = self.logger.name_to_value
+        if "train/temperature" not in logged:
+            return  # the logger has been emptied, or learning has not started
+        self.course["steps"].append(self.num_timesteps)
+        for keys, _ in COURSE.values():
+            for key in keys:
+                self.course[key].append(float(logged.get(key, np.nan)))
+
+    def _draw(self) -> None:
+        assert self.observation is not None
+        figures: dict[str, Any] = {}
+        with th.random.fork_rng(devices=[self.model.device] if self.model.device.type == "cuda" else []):
+            figures["critic"] = plot_critic(self.model, self.observation, self.dimensions)
+            figures["denoising"] = plot_denoising_paths(self.model, self.observation, dimensions=self.dimensions)
+            if self.envs:
+                episodes = roll_out(self.model, self.envs, None, deterministic=False)
+                arena = self.envs[0].unwrapped.arena  # type: ignore[attr-defined]
+                figures["roll_outs"] = plot_roll_outs(arena, [episode.observations for episode in episodes])
+        if self.course["steps"]:
+            figures["training"] = plot_training_course(self.course)
+        for name, figure in figures.items():
+            self.logger.record(f"figures/{name}", LoggedFigure(figure, close=True), exclude=NOT_IN)

@@ -1,0 +1,47 @@
+"""What does a plane to navigate look like? Its size, goals and walls, and a picture of them with a trace."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+IMAGE_SIZE = 280
+GOAL_COLOUR = (120, 200, 120)
+WALL_COLOUR = (120, 120, 120)
+TRACE_COLOUR = (150, 150, 150)
+POSITION_COLOUR = (220, 60, 60)
+
+
+@dataclass(frozen=True)
+class Arena:
+    """
+    :param half_width: the arena is the square [-half_width, half_width]^2, in units of position
+    :param goals: (n_goals, 2), centres of the goals
+    :param goal_radius: distance within which a goal counts as reached
+    :param walls: (n_walls, 2), centres of square blocks of side 1
+    """
+
+    half_width: float
+    goals: np.ndarray
+    goal_radius: float
+    walls: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))
+
+    def picture(self, trace: Sequence[np.ndarray], size: int = IMAGE_SIZE) -> np.ndarray:
+        """
+        :param trace: positions so far, the last one is where the point is now
+        :param size: pixels per side
+        :return: (size, size, 3), uint8: goals green, walls and trace grey, position red
+        """
+        pixels = (np.arange(size) + 0.5) / size * 2 * self.half_width - self.half_width
+        grid = np.stack(np.meshgrid(pixels, -pixels), axis=-1)
+        image = np.full((size, size, 3), 255, dtype=np.uint8)
+        for wall in self.walls:
+            image[np.abs(grid - wall).max(axis=-1) <= 0.5] = WALL_COLOUR
+        # dots keep their size in pixels, whatever the arena's scale
+        dot = self.half_width / 7
+        discs = [(goal, self.goal_radius, GOAL_COLOUR) for goal in self.goals]
+        discs += [(point, 0.12 * dot, TRACE_COLOUR) for point in trace]
+        discs += [(point, 0.25 * dot, POSITION_COLOUR) for point in trace[-1:]]
+        for centre, radius, colour in discs:
+            image[np.linalg.norm(grid - centre, axis=-1) < radius] = colour
+        return image

@@ -1,0 +1,328 @@
+"""What does the policy look like? Pictures of the critic with its Boltzmann law, of sampling, of roll-outs and of training."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.type_aliases import PyTorchObs
+
+from sb3_dqs.diffusion.box import BoxDiffusion
+from sb3_dqs.diffusion.paper import PaperDiffusion
+from sb3_dqs.dqs import DQS
+from sb3_dqs.envs.arena import Arena
+from sb3_dqs.metrics import boltzmann_masses, total_variation
+from sb3_dqs.policies import min_q_fn
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+N_SAMPLES = 2_000
+N_PATHS = 60
+# Bins of the laws and histograms shown, per dimension
+N_BINS = {1: 50, 2: 40}
+RUNNING_MEAN_POINTS = 20
+LAW_COLOUR, POLICY_COLOUR, Q_COLOUR = "tab:blue", "tab:red", "tab:green"
+
+# Logged keys whose course is shown: panel -> keys, with the panel's axis label
+COURSE = {
+    "temperature": (("train/temperature", "train/q_spread"), "units of Q"),
+    "entropy": (("train/entropy", "train/policy_entropy", "train/target_entropy"), "nats per action dimension"),
+    "effective sample size": (("train/effective_sample_size",), "proposals"),
+}
+
+
+def plot_critic(
+    model: DQS,
+    observation: np.ndarray | dict[str, np.ndarray],
+    dimensions: Sequence[int] | None = None,
+    base_action: np.ndarray | None = None,
+    n_samples: int = N_SAMPLES,
+) -> "Figure":
+    """
+    The critic's landscape over the action box at one observation, its exact Boltzmann law, and samples of the policy.
+
+    With one dimension: Q above, law and histogram of the samples below. With two: Q, the law with contours, the samples with
+    the law's contours. Of an action with more dimensions, a slice through ``base_action`` is shown: there the law is the one
+    on the slice, and samples, which do not lie on the slice, are left out.
+
+    :param model: trained or not
+    :param observation: one, not batched
+    :param dimensions: one or two action coordinates; the first two (or the only one) by default
+    :param base_action: (action_dim,), in [-1, 1]: the other coordinates; the deterministic action by default
+    :param n_samples: actions drawn from the policy
+    :return: the figure; save it with ``figure.savefig(path)``
+    :raises ValueError: if ``dimensions`` are not one or two different coordinates of the action
+    """
+    action_dim = model.action_dim
+    dimensions = _checked_dimensions(dimensions, action_dim)
+    if base_action is None:
+        predicted, _ = model.predict(observation, deterministic=True)  # type: ignore[arg-type]
+        base_action = model.policy.scale_action(predicted)
+    q_fn = _q_on_slice(model, observation, dimensions, base_action)
+    temperature = model.thermostat.temperature.item()
+    is_whole_box = len(dimensions) == action_dim
+    samples = _scaled_samples(model, observation, n_samples)[:, dimensions] if is_whole_box else None
+    draw = _plot_critic_1d if len(dimensions) == 1 else _plot_critic_2d
+    return draw(q_fn, temperature, dimensions, samples)
+
+
+def plot_denoising_paths(
+    model: DQS,
+    observation: np.ndarray | dict[str, np.ndarray],
+    n_paths: int = N_PATHS,
+    dimensions: Sequence[int] | None = None,
+) -> "Figure":
+    """
+    How noise becomes actions: what each network pass is given, from the start noise to the action.
+
+    With one dimension, the noisy action over the passes; with two, paths in the plane. The box is drawn around the actions.
+
+    :param model: trained or not
+    :param observation: one, not batched
+    :param n_paths: number of sampled actions
+    :param dimensions: one or two action coordinates; the first two (or the only one) by default
+    :return: the figure
+    """
+    paths = denoising_paths(model, observation, n_paths)
+    dimensions = _checked_dimensions(dimensions, model.action_dim)
+    figure = _figure(1, 1, (6.0, 5.0))
+    (axes,) = figure.axes
+    chosen = paths[..., list(dimensions)]
+    if len(dimensions) == 1:
+        passes = np.arange(len(paths))
+        axes.plot(passes, chosen[..., 0], color="0.5", linewidth=0.7, alpha=0.6)
+        axes.plot(np.full(chosen.shape[1], passes[-1]), chosen[-1, :, 0], ".", color=POLICY_COLOUR, label="action")
+        axes.axhspan(-1, 1, color=LAW_COLOUR, alpha=0.12, label="action box")
+        axes.set(xlabel="network passes done", ylabel=_action_label(dimensions[0]))
+    else:
+        axes.plot(chosen[..., 0], chosen[..., 1], color="0.5", linewidth=0.7, alpha=0.6)
+        axes.plot(*chosen[0].T, ".", color="0.3", markersize=4, label="start noise")
+        axes.plot(*chosen[-1].T, ".", color=POLICY_COLOUR, label="action")
+        axes.fill([-1, 1, 1, -1], [-1, -1, 1, 1], color=LAW_COLOUR, alpha=0.12, label="action box")
+        axes.set(xlabel=_action_label(dimensions[0]), ylabel=_action_label(dimensions[1]), aspect="equal")
+    axes.set_title(f"From noise to action in {len(paths) - 1} network passes")
+    axes.legend(loc="upper right", fontsize="small")
+    return figure
+
+
+def denoising_paths(model: DQS, observation: np.ndarray | dict[str, np.ndarray], n_paths: int) -> np.ndarray:
+    """
+    :param model: trained or not
+    :param observation: one, not batched
+    :param n_paths: number of sampled actions
+    :return: (n_passes + 1, n_paths, action_dim): the noisy actions that each network pass was given, then the actions
+    """
+    observations = _repeated(model, observation, n_paths)
+    with th.no_grad(), _recorded_passes(model.actor.diffusion) as passes:
+        actions = model.actor(observations)
+    return th.stack([*passes, actions]).cpu().numpy()
+
+
+def plot_roll_outs(arena: Arena, traces: Sequence[np.ndarray], title: str = "Roll-outs", units: str = "") -> "Figure":
+    """
+    Traces of episodes in an arena, from the start (black dot) to the end (red dot).
+
+    :param arena: of the environment: ``env.unwrapped.arena``
+    :param traces: one per episode, (length, >= 2): the position is in the first two columns
+    :param title: of the picture
+    :param units: of position
+    :return: the figure
+    """
+    from matplotlib.patches import Circle, Rectangle
+
+    figure = _figure(1, 1, (6.0, 6.0))
+    (axes,) = figure.axes
+    for wall in arena.walls:
+        axes.add_patch(Rectangle(tuple(wall - 0.5), 1, 1, color="0.6", linewidth=0))
+    for goal in arena.goals:
+        axes.add_patch(Circle(tuple(goal), arena.goal_radius, color="tab:green", alpha=0.35, linewidth=0))
+    for trace in traces:
+        axes.plot(trace[:, 0], trace[:, 1], color=LAW_COLOUR, linewidth=0.8, alpha=0.5)
+        axes.plot(*trace[0, :2], ".", color="black", markersize=5)
+        axes.plot(*trace[-1, :2], ".", color=POLICY_COLOUR, markersize=5)
+    label = f" ({units})" if units else ""
+    limits = (-arena.half_width, arena.half_width)
+    axes.set(xlim=limits, ylim=limits, aspect="equal", xlabel=f"x{label}", ylabel=f"y{label}")
+    axes.set_title(f"{title}: {len(traces)} episodes")
+    return figure
+
+
+def plot_training_course(course: Mapping[str, Sequence[float]]) -> "Figure":
+    """
+    Temperature, entropy and effective sample size over training: thin as logged, thick their running mean.
+
+    :param course: ``"steps"`` and the keys that DQS logs, such as ``"train/temperature"``, each with as many values; NaN where
+        a value is missing, and keys that are not there are left out
+    :return: the figure, one panel each
+    """
+    figure = _figure(len(COURSE), 1, (7.0, 7.5), sharex=True)
+    for axes, (panel, (keys, label)) in zip(figure.axes, COURSE.items(), strict=True):
+        for key in keys:
+            if key in course:
+                name = key.removeprefix("train/").replace("_", " ")
+                dashes = "--" if "target" in key else "-"
+                # single updates are noisy: thin as logged, thick their running mean
+                (line,) = axes.plot(course["steps"], _running_mean(course[key]), dashes, label=name, linewidth=1.8)
+                axes.plot(course["steps"], course[key], color=line.get_color(), linewidth=0.6, alpha=0.35)
+        axes.set(ylabel=label, title=panel)
+        axes.grid(alpha=0.3)
+        if axes.lines:
+            axes.legend(fontsize="small")
+    # the temperature falls over orders of magnitude
+    if figure.axes[0].lines:
+        figure.axes[0].set_yscale("log")
+    figure.axes[-1].set_xlabel("environment steps")
+    return figure
+
+
+def _checked_dimensions(dimensions: Sequence[int] | None, action_dim: int) -> tuple[int, ...]:
+    chosen = tuple(range(min(2, action_dim)) if dimensions is None else dimensions)
+    if len(chosen) not in (1, 2) or len(set(chosen)) < len(chosen) or not set(chosen) <= set(range(action_dim)):
+        raise ValueError(f"dimensions must be one or two different numbers from 0 to {action_dim - 1}, got {chosen!r}")
+    return chosen
+
+
+def _plot_critic_1d(
+    q_fn: Callable[[th.Tensor], th.Tensor], temperature: float, dimensions: Sequence[int], samples: th.Tensor | None
+) -> "Figure":
+    n_bins = N_BINS[1]
+    masses = boltzmann_masses(q_fn, temperature, 1, n_bins).numpy()
+    edges = np.linspace(-1, 1, n_bins + 1)
+    grid = th.linspace(-1, 1, 401)
+    with th.no_grad():
+        q_values = q_fn(grid[:, None, None]).squeeze(1)
+    figure = _figure(2, 1, (6.0, 6.0), sharex=True)
+    landscape, law = figure.axes
+    landscape.plot(grid, q_values, color=Q_COLOUR)
+    landscape.set(ylabel="Q (smallest of the ensemble)", title="Critic")
+    law.stairs(masses * n_bins / 2, edges, color=LAW_COLOUR, linewidth=1.8, label="exact Boltzmann law")
+    if samples is not None:
+        histogram, _ = np.histogram(samples.numpy(), bins=edges, density=True)
+        law.stairs(histogram, edges, color=POLICY_COLOUR, fill=True, alpha=0.35, label=f"{len(samples)} samples of the policy")
+    where = "Boltzmann law on the slice" if samples is None else "Boltzmann law"
+    distance = "" if samples is None else f"; {_distance(masses, samples)}"
+    law.set(title=f"{where}, temperature {temperature:.3g}{distance}")
+    law.set(xlabel=_action_label(dimensions[0]), ylabel="density, per action unit")
+    law.legend(fontsize="small")
+    for axes in figure.axes:
+        axes.grid(alpha=0.3)
+    return figure
+
+
+def _plot_critic_2d(
+    q_fn: Callable[[th.Tensor], th.Tensor], temperature: float, dimensions: Sequence[int], samples: th.Tensor | None
+) -> "Figure":
+    n_bins = N_BINS[2]
+    masses = boltzmann_masses(q_fn, temperature, 2, n_bins)
+    midpoints = (th.arange(n_bins) + 0.5) / n_bins * 2 - 1
+    grid = th.cartesian_prod(midpoints, midpoints)
+    with th.no_grad():
+        q_values = q_fn(grid[:, None]).reshape(n_bins, n_bins)
+    density = (masses * (n_bins / 2) ** 2).numpy()
+    n_panels = 2 if samples is None else 3
+    figure = _figure(1, n_panels, (4.6 * n_panels, 4.3))
+    panels = list(figure.axes)
+    law_title = f"Exact Boltzmann law{' on the slice' if samples is None else ''}, temperature {temperature:.3g}"
+    images = [
+        ("Critic", q_values.numpy(), "Q (smallest of the ensemble)", "viridis"),
+        (law_title, density, "density, per unit of action volume", "Blues"),
+    ]
+    for axes, (title, values, label, colours) in zip(panels, images, strict=False):
+        # rows of an image are the second coordinate
+        image = axes.imshow(values.T, origin="lower", extent=(-1, 1, -1, 1), cmap=colours, interpolation="nearest")
+        figure.colorbar(image, ax=axes, label=label, shrink=0.85)
+        axes.set_title(title)
+    if samples is not None:
+        panels[2].plot(*samples.T.numpy(), ".", color=POLICY_COLOUR, markersize=2, alpha=0.4)
+        levels = np.linspace(0, density.max(), 6)[1:-1]
+        panels[2].contour(midpoints, midpoints, density.T, levels=levels, colors="black", linewidths=0.6)
+        panels[2].set_title(f"{len(samples)} samples, contours of the law\n{_distance(masses.numpy(), samples)}")
+    for axes in panels:
+        axes.set(xlim=(-1, 1), ylim=(-1, 1), aspect="equal")
+        axes.set(xlabel=_action_label(dimensions[0]), ylabel=_action_label(dimensions[1]))
+    return figure
+
+
+def _distance(masses: np.ndarray, samples: th.Tensor) -> str:
+    return f"total variation {total_variation(samples, th.as_tensor(masses)):.2f}"
+
+
+def _q_on_slice(
+    model: DQS, observation: np.ndarray | dict[str, np.ndarray], dimensions: Sequence[int], base_action: np.ndarray
+) -> Callable[[th.Tensor], th.Tensor]:
+    """Q as a function of the chosen coordinates (n, 1, 1 or 2) alone; (n, 1), on the CPU."""
+    q_fn = min_q_fn(model.critic, _repeated(model, observation, 1))
+    base = th.as_tensor(base_action, dtype=th.float32, device=model.device)
+
+    def on_slice(coordinates: th.Tensor) -> th.Tensor:
+        actions = base.expand(len(coordinates), 1, -1).clone()
+        actions[..., list(dimensions)] = coordinates.to(actions)
+        return q_fn(actions).cpu()
+
+    return on_slice
+
+
+def _repeated(model: DQS, observation: np.ndarray | dict[str, np.ndarray], n: int) -> PyTorchObs:
+    if isinstance(observation, dict):
+        tensor, _ = model.policy.obs_to_tensor({key: np.repeat(np.asarray(v)[None], n, 0) for key, v in observation.items()})
+    else:
+        tensor, _ = model.policy.obs_to_tensor(np.repeat(np.asarray(observation)[None], n, axis=0))
+    return tensor
+
+
+def _scaled_samples(model: DQS, observation: np.ndarray | dict[str, np.ndarray], n_samples: int) -> th.Tensor:
+    model.policy.set_training_mode(False)
+    with th.no_grad():
+        return model.actor(_repeated(model, observation, n_samples)).cpu()
+
+
+@contextlib.contextmanager
+def _recorded_passes(diffusion: BoxDiffusion | PaperDiffusion) -> Iterator[list[th.Tensor]]:
+    """Inside, every noisy action that a network pass is given is kept."""
+    network: Any = diffusion.denoiser if isinstance(diffusion, BoxDiffusion) else diffusion.score_network
+    passes: list[th.Tensor] = []
+    condition = network.condition
+
+    def recording_condition(*features: Any) -> Callable[..., th.Tensor]:
+        conditioned = condition(*features)
+
+        def recording(noisy_actions: th.Tensor, *rest: Any) -> th.Tensor:
+            passes.append(noisy_actions.detach().clone())
+            return conditioned(noisy_actions, *rest)
+
+        return recording
+
+    # an attribute of the instance hides the method
+    network.condition = recording_condition
+    try:
+        yield passes
+    finally:
+        del network.condition
+
+
+def _figure(n_rows: int, n_columns: int, size: tuple[float, float], sharex: bool = False) -> "Figure":
+    """A figure with empty axes, outside of pyplot's list, so that none has to be closed."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("sb3_dqs.plotting needs matplotlib; install it with: pip install 'sb3-dqs[plots]'") from error
+    figure = Figure(figsize=size, layout="constrained")
+    figure.subplots(n_rows, n_columns, sharex=sharex)
+    return figure
+
+
+def _running_mean(values: Sequence[float]) -> np.ndarray:
+    """Exponential, over about ``RUNNING_MEAN_POINTS`` points; a missing value repeats the mean so far."""
+    means, mean = [], float("nan")
+    for number, value in enumerate(values):
+        if np.isfinite(value):
+            rate = 1.0 if not np.isfinite(mean) else max(1 / RUNNING_MEAN_POINTS, 1 / (number + 1))
+            mean = value if rate == 1.0 else mean + rate * (value - mean)
+        means.append(mean)
+    return np.array(means)
+
+
+def _action_label(dimension: int) -> str:
+    return f"action coordinate {dimension} (box: -1 to 1)"

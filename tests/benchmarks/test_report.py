@@ -1,0 +1,142 @@
+"""Does the report say what the results say?"""
+
+import numpy as np
+import pytest
+import yaml
+
+from benchmarks import report
+from benchmarks.plan import load_tier
+from benchmarks.report import load_results, main, normalised_area
+from benchmarks.store import Store, write_whole
+
+SEEDS = [0, 1, 2]
+TIER = {
+    "about": "Is a < b?",
+    "seeds": SEEDS,
+    "algorithms": {name: {"class": class_name} for name, class_name in (("dqs", "DQS"), ("sac", "SAC"), ("td3", "TD3"))},
+    "environments": {
+        "First": {"id": "Pendulum-v1", "steps": 300, "scale": [-100.0, 0.0]},
+        "Second": {"id": "sb3_dqs/MultiGoal-v0", "steps": 300, "scale": [0.0, 10.0]},
+        "ring": {"law": "ring", "steps": 5},
+    },
+}
+# Final scores on the scale; TD3 was run in one environment only
+SCORES = {("dqs", "First"): 0.8, ("dqs", "Second"): 0.6, ("sac", "First"): 0.5, ("sac", "Second"): 0.7, ("td3", "First"): 0.9}
+
+
+def result(run, score):
+    low, high = TIER["environments"][run.environment]["scale"]
+    records = []
+    for steps in (100, 200, 300):
+        value = low + (score + 0.01 * run.seed) * (high - low)
+        goals = {"success": 1.0, "goals_reached": 4, "goal_entropy": 0.5, "goal_counts": [1, 2, 3, 4]}
+        records.append(
+            {
+                "steps": steps,
+                "seconds": 60.0 * steps / 100,
+                "cpu_seconds": 30.0,
+                "deterministic": [value - 1, value + 1],
+                "stochastic": [value],
+                "goals": goals if run.environment == "Second" else None,
+            }
+        )
+    return {**origin(run), "records": records, "measures": {"total_variation": 0.25}}
+
+
+def origin(run):
+    return {
+        "key": run.key,
+        "versions": {"python": "3"},
+        "commit": "abc",
+        "uncommitted_changes": False,
+        "machine": {"processor": "p", "cores": 2, "device": "cpu"},
+        "continued_at": [],
+    }
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "N_BOOTSTRAP", 50)
+    (tmp_path / "tiny.yml").write_text(yaml.safe_dump(TIER))
+    tier = load_tier(str(tmp_path / "tiny.yml"))
+    store = Store(tmp_path / "results")
+    for run in tier.runs:
+        if (run.algorithm, run.environment) in SCORES:
+            store.save(run, result(run, SCORES[run.algorithm, run.environment]))
+        elif run.environment == "ring" and run.seed == 0:
+            store.save(run, {**origin(run), "records": [], "measures": {"mmd": 0.125}})
+    return tmp_path
+
+
+def row(text, start):
+    (line,) = [line for line in text.splitlines() if line.startswith(f"| {start} |")]
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def section(text, title):
+    return text.split(f"## {title}\n")[1].split("\n## ")[0]
+
+
+def test_area_is_that_of_trapezoids_on_the_scale():
+    records = [{"steps": steps, "deterministic": [value]} for steps, value in ((0, 0.0), (10, 5.0), (30, 5.0))]
+    # halves of the scale: 0 to 0.5 over 10 steps, 0.5 over 20: (2.5 + 10) / 30
+    assert normalised_area({"records": records}, (0.0, 10.0)) == pytest.approx(12.5 / 30)
+    assert normalised_area({"records": records[1:2]}, (0.0, 10.0)) == 0.5
+
+
+def test_report_holds_aggregates_tables_curves_and_origin(folder):
+    main([str(folder / "tiny.yml"), "--output", str(folder / "results")])
+    text = (folder / "results" / "report.md").read_text()
+    # TD3 has no result in the second environment, and must not shrink the comparison of the others
+    iqm = section(text, "Interquartile mean of the normalised area under the curve")
+    assert "Environments: First, Second." in iqm
+    # of six scores the middle four: DQS 0.61, 0.62, 0.80, 0.81
+    assert float(row(iqm, "dqs")[2].split()[0]) == pytest.approx(np.mean([0.61, 0.62, 0.80, 0.81]), abs=6e-4)
+    assert "| td3 |" not in iqm
+    improvement = section(text, "Probability of improvement")
+    # higher in one of two environments in every pair of runs; lower in the one that TD3 has
+    assert row(improvement, "sac")[1:] == ["First, Second", "0.500 [0.500, 0.500]"]
+    assert row(improvement, "td3")[1:] == ["First", "0.000 [0.000, 0.000]"]
+
+    second = section(text, "Second")
+    assert row(second, "dqs")[:3] == ["dqs", "3", "300"]
+    assert row(second, "dqs")[3] == "6.1 (6 to 6.2)"
+    assert row(second, "dqs")[-4:] == ["1 (1 to 1)", "4 (4 to 4)", "0.5 (0.5 to 0.5)", "0.25 (0.25 to 0.25)"]
+    assert "success" not in section(text, "First")
+    assert row(section(text, "ring"), "dqs") == ["dqs", "1", "0.125"]
+    assert row(text, "commit") == ["commit", "abc"]
+    assert row(text, "runs of the plan without one")[1] == "ring dqs: 2; Second td3: 3"
+    for name in ("First_steps.png", "First_seconds.png", "Second_steps.png", "Second_seconds.png"):
+        assert (folder / "results" / name).read_bytes().startswith(b"\x89PNG")
+        assert f"({name})" in text
+
+    page = (folder / "results" / "report.html").read_text()
+    assert page.count('src="data:image/png;base64,') == 4
+    assert "Is a &lt; b?" in page
+    assert 'src="First' not in page
+
+
+def test_results_of_other_settings_are_left_out(folder):
+    tier_path = folder / "tiny.yml"
+    environments = {**TIER["environments"], "First": {**TIER["environments"]["First"], "steps": 301}}
+    tier_path.write_text(yaml.safe_dump({**TIER, "environments": environments}))
+    groups, missing = load_results(load_tier(str(tier_path)), Store(folder / "results"))
+    assert {environment for _, environment in groups} == {"Second", "ring"}
+    assert sum(run.environment == "First" for run in missing) == 9
+
+
+def test_curves_over_time_are_in_minutes(folder):
+    groups, _ = load_results(load_tier(str(folder / "tiny.yml")), Store(folder / "results"))
+    (axes,) = report.curves(groups, "First", "seconds").axes
+    assert list(axes.lines[0].get_xdata()) == [1.0, 2.0, 3.0]
+    assert axes.get_xlabel().startswith("minutes")
+    assert {text.get_text() for text in axes.get_legend().get_texts()} == {
+        f"{name} (3 seeds)" for name in ("dqs", "sac", "td3")
+    }
+
+
+def test_without_results_the_report_names_the_command(tmp_path):
+    path = tmp_path / "tiny.yml"
+    write_whole(path, yaml.safe_dump(TIER))
+    with pytest.raises(ValueError, match=r"python -m benchmarks.run tiny"):
+        main([str(path), "--output", str(tmp_path / "none")])
