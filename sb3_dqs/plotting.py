@@ -281,9 +281,13 @@ def _scaled_samples(model: DQS, observation: np.ndarray | dict[str, np.ndarray],
 @contextlib.contextmanager
 def _recorded_passes(diffusion: BoxDiffusion | PaperDiffusion) -> Iterator[list[th.Tensor]]:
     """Inside, every noisy action that a network pass is given is kept."""
-    network: Any = diffusion.denoiser if isinstance(diffusion, BoxDiffusion) else diffusion.score_network
+    network: Any
+    if isinstance(diffusion, BoxDiffusion):
+        network, method = diffusion.denoiser, "condition_on_levels"
+    else:
+        network, method = diffusion.score_network, "condition"
     passes: list[th.Tensor] = []
-    condition = network.condition
+    condition = getattr(network, method)
 
     def recording_condition(*features: Any) -> Callable[..., th.Tensor]:
         conditioned = condition(*features)
@@ -295,11 +299,11 @@ def _recorded_passes(diffusion: BoxDiffusion | PaperDiffusion) -> Iterator[list[
         return recording
 
     # an attribute of the instance hides the method
-    network.condition = recording_condition
+    setattr(network, method, recording_condition)
     try:
         yield passes
     finally:
-        del network.condition
+        delattr(network, method)
 
 
 def _figure(n_rows: int, n_columns: int, size: tuple[float, float], sharex: bool = False) -> "Figure":
