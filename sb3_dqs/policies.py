@@ -144,8 +144,9 @@ class DiffusionActor(BasePolicy):
         :return: (n_action_candidates, batch, action_dim), in [-1, 1]
         """
         features = self.extract_features(obs, self.features_extractor)
-        n_candidates, batch_size = len(self.start_noise), len(features)
-        start_noise = self.start_noise.repeat_interleave(batch_size, dim=0)
+        # .shape, not len(): exported programs keep the batch size open
+        n_candidates, batch_size = self.start_noise.shape[0], features.shape[0]
+        start_noise = self.start_noise[:, None].expand(-1, batch_size, -1).reshape(-1, self.action_dim)
         actions = self.diffusion.sample_actions(features.repeat(n_candidates, 1), start_noise, deterministic=True)
         return actions.view(n_candidates, batch_size, self.action_dim)
 

@@ -77,7 +77,7 @@ def test_denoising_paths_lead_from_noise_to_the_actions_of_the_policy(settings):
     observation = np.array([1.0, 2.0], np.float32)
     th.manual_seed(7)
     paths = denoising_paths(model, observation, n_paths=5)
-    n_steps = settings.get("n_diffusion_steps", 6)
+    n_steps = settings.get("n_diffusion_steps", 5)
     assert paths.shape == (n_steps + 1, 5, 2)
     th.manual_seed(7)
     actions, _ = model.predict(np.repeat(observation[None], 5, axis=0))
@@ -100,7 +100,7 @@ def test_pictures_of_dictionary_observations():
     figure = plot_critic(model, observation)
     assert len([axes for axes in figure.axes if axes.images]) == 2
     assert len([axes for axes in figure.axes if axes.get_title()]) == 2
-    assert denoising_paths(model, observation, 3).shape == (7, 3, 3)
+    assert denoising_paths(model, observation, 3).shape == (6, 3, 3)
 
 
 def test_roll_outs_start_and_end_where_they_did():
