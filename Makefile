@@ -20,7 +20,7 @@ test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --cov --cov-report=term --cov-fail-under=95
 
 test-integration: $(STAMP)
-	$(BIN)/python -m pytest -m integration --durations=0
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m integration --durations=0
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
