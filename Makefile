@@ -26,7 +26,7 @@ benchmark-smoke: $(STAMP)
 	$(BIN)/python -m benchmarks.report smoke --output runs/benchmark-smoke
 
 test-integration: $(STAMP)
-	$(BIN)/python -m pytest -m integration --durations=0
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m integration --durations=0
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

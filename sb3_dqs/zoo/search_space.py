@@ -42,7 +42,7 @@ def sample_dqs_params(trial: optuna.Trial, n_actions: int, n_envs: int, addition
         # regression points are rows of the batch, of at least 64
         "n_score_samples_pow": trial.suggest_int("n_score_samples_pow", 3, 5),
         "actor_batch_size_pow": trial.suggest_int("actor_batch_size_pow", 4, 6),
-        "n_diffusion_steps": trial.suggest_int("n_diffusion_steps", 4, 8),
+        "n_diffusion_steps": trial.suggest_int("n_diffusion_steps", 3, 7),
         "n_action_candidates_pow": trial.suggest_int("n_action_candidates_pow", 0, 4),
         "policy_delay": trial.suggest_int("policy_delay", 1, 3),
         "automatic_temperature": trial.suggest_categorical("automatic_temperature", [True, False]),

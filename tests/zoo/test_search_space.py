@@ -11,6 +11,7 @@ from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
 from stable_baselines3 import HerReplayBuffer
 
 from sb3_dqs import DQS
+from sb3_dqs.diffusion.box import BoxDiffusion
 from sb3_dqs.zoo import convert_dqs_params, sample_dqs_params
 
 NO_HER = {"using_her_replay_buffer": False, "her_kwargs": {}}
@@ -64,7 +65,7 @@ def test_both_temperatures_all_estimators_and_all_numbers_are_tried():
     for name, values in {
         "n_score_samples": {8, 16, 32},
         "actor_batch_size": {16, 32, 64},
-        "n_diffusion_steps": {4, 5, 6, 7, 8},
+        "n_diffusion_steps": {3, 4, 5, 6, 7},
         "n_action_candidates": {1, 2, 4, 8, 16},
         "policy_delay": {1, 2, 3},
     }.items():
@@ -83,7 +84,7 @@ def test_defaults_of_dqs_lie_in_the_search_space():
         "score_estimator": "stein",
         "n_score_samples_pow": 4,
         "actor_batch_size_pow": 5,
-        "n_diffusion_steps": 6,
+        "n_diffusion_steps": inspect.signature(BoxDiffusion).parameters["n_diffusion_steps"].default,
         "n_action_candidates_pow": 0,
         "policy_delay": defaults["policy_delay"],
         "automatic_temperature": True,
