@@ -29,8 +29,8 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
+from benchmarks.measures import each_deterministic_form
 from sb3_dqs import DQS, __version__
-from sb3_dqs.policies import fixed_start_noise
 
 ALGORITHMS: dict[str, Callable[..., OffPolicyAlgorithm]] = {"dqs": DQS, "sac": SAC}
 RESULTS = Path(__file__).parent / "results" / "learning"
@@ -46,16 +46,7 @@ def mean_return(model: OffPolicyAlgorithm, env_id: str, n_episodes: int, determi
 
 def returns_of_deterministic_forms(model: DQS, env_id: str, n_episodes: int) -> dict[str, float]:
     """Mean return of each way to make prediction deterministic."""
-    actor = model.actor
-    configured = (actor.n_action_candidates, actor.start_noise)
-    draws = fixed_start_noise(33, model.action_dim).to(model.device)
-    forms = {"zero noise": draws[:1], "fixed noise": draws[1:2], "best of 8": draws[:8], "best of 32": draws[:32]}
-    returns = {}
-    for name, start_noise in forms.items():
-        actor.n_action_candidates, actor.start_noise = len(start_noise), start_noise
-        returns[name] = mean_return(model, env_id, n_episodes, deterministic=True)
-    actor.n_action_candidates, actor.start_noise = configured
-    return returns
+    return {name: mean_return(model, env_id, n_episodes, deterministic=True) for name in each_deterministic_form(model)}
 
 
 class Evaluation(BaseCallback):

@@ -1,6 +1,6 @@
 """How multimodal is a trained policy? Measures beside the return, chosen by what the environment knows about its answers."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -183,14 +183,22 @@ def returns_of_deterministic_forms(model: DQS, env: gym.Env, n_episodes: int, se
     """Mean return of each way to make DQS's prediction deterministic."""
     assert env.spec is not None
     envs = [gym.make(env.spec) for _ in range(n_episodes)]
+    returns = {}
+    for name in each_deterministic_form(model):
+        episodes = roll_out(model, envs, seed, deterministic=True)
+        returns[f"return, {name}"] = float(np.mean([episode.total_reward for episode in episodes]))
+    return returns
+
+
+def each_deterministic_form(model: DQS) -> Iterator[str]:
+    """Name after name of the ways to make DQS's prediction deterministic; meanwhile the model predicts in that way."""
     actor = model.actor
     configured = (actor.n_action_candidates, actor.start_noise)
     draws = fixed_start_noise(33, model.action_dim).to(model.device)
     forms = {"zero noise": draws[:1], "fixed noise": draws[1:2], "best of 8": draws[:8], "best of 32": draws[:32]}
-    returns = {}
-    for name, start_noise in forms.items():
-        actor.n_action_candidates, actor.start_noise = len(start_noise), start_noise
-        episodes = roll_out(model, envs, seed, deterministic=True)
-        returns[f"return, {name}"] = float(np.mean([episode.total_reward for episode in episodes]))
-    actor.n_action_candidates, actor.start_noise = configured
-    return returns
+    try:
+        for name, start_noise in forms.items():
+            actor.n_action_candidates, actor.start_noise = len(start_noise), start_noise
+            yield name
+    finally:
+        actor.n_action_candidates, actor.start_noise = configured

@@ -32,6 +32,9 @@ COURSE = {
     "effective sample size": (("train/effective_sample_size",), "proposals"),
 }
 
+# What is set, not measured, and so has no noise that a running mean, which lags, would have to take out
+EXACT = ("train/temperature", "train/target_entropy")
+
 
 def plot_critic(
     model: DQS,
@@ -151,7 +154,7 @@ def plot_roll_outs(arena: Arena, traces: Sequence[np.ndarray], title: str = "Rol
 
 def plot_training_course(course: Mapping[str, Sequence[float]]) -> "Figure":
     """
-    Temperature, entropy and effective sample size over training: thin as logged, thick their running mean.
+    Temperature, entropy and effective sample size over training; what is measured thin, with a thick running mean.
 
     :param course: ``"steps"`` and the keys that DQS logs, such as ``"train/temperature"``, each with as many values; NaN where
         a value is missing, and keys that are not there are left out
@@ -163,6 +166,9 @@ def plot_training_course(course: Mapping[str, Sequence[float]]) -> "Figure":
             if key in course:
                 name = key.removeprefix("train/").replace("_", " ")
                 dashes = "--" if "target" in key else "-"
+                if key in EXACT:
+                    axes.plot(course["steps"], course[key], dashes, label=name, linewidth=1.8)
+                    continue
                 # single updates are noisy: thin as logged, thick their running mean
                 (line,) = axes.plot(course["steps"], _running_mean(course[key]), dashes, label=name, linewidth=1.8)
                 axes.plot(course["steps"], course[key], color=line.get_color(), linewidth=0.6, alpha=0.35)

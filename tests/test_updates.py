@@ -160,3 +160,11 @@ def test_start_noise_of_candidates_is_zero_first_and_always_the_same():
     assert th.equal(fixed_start_noise(1, 3), th.zeros(1, 3))
     assert th.equal(fixed_start_noise(4, 3), fixed_start_noise(4, 3))
     assert fixed_start_noise(4, 3)[1:].abs().min() > 0
+
+
+@pytest.mark.parametrize("optimizer_kwargs", [{}, {"foreach": True}, {"fused": False}], ids=["default", "foreach", "unfused"])
+def test_adam_is_fused_unless_the_user_says_otherwise(optimizer_kwargs):
+    model = DQS("MlpPolicy", "Pendulum-v1", policy_kwargs={"optimizer_kwargs": optimizer_kwargs})
+    for optimizer in (model.actor.optimizer, model.critic.optimizer):
+        assert bool(optimizer.defaults["fused"]) == (not optimizer_kwargs)
+        assert bool(optimizer.defaults["foreach"]) == optimizer_kwargs.get("foreach", False)

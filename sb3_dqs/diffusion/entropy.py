@@ -42,7 +42,7 @@ def policy_entropy(
         residual form   d - |a - D|^2 / sigma^2        (no noise left at large sigma)
         score form      |D - x|^2 / sigma^2            (no noise left at small sigma)
 
-    and their mix weighted by sigma^2 / (sigma^2 + sigma_data^2) has a small fraction of the variance of either; the mix is
+    and their mix weighted by sigma^2 / (sigma^2 + sigma_data^2) has a fraction of the variance of either; the mix is
     ours.
 
     :param actions: (batch, action_dim), drawn from the policy

@@ -6,6 +6,7 @@ through x = a + sigma * noise. In the published setting: the score of exp(Q / te
 the whole space. Both are self-normalised averages over actions at which the critic is asked.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -193,18 +194,22 @@ def _q_values_and_gradients(q_fn: QFunction, actions: th.Tensor) -> tuple[th.Ten
     """Q (n, batch) and its gradient in the action (n, batch, action_dim), both detached."""
     # Choosing rows would make a GPU wait for the host, and it hardly notices the work that is saved
     if isinstance(q_fn, SmallestOutput) and not actions.is_cuda:
-        return q_fn.value_and_gradient(actions)
+        value_and_gradient = q_fn.value_and_gradient
+    else:
+        value_and_gradient = functools.partial(_value_and_gradient_by_autograd, q_fn)
     samples_at_once = max(1, MAX_CRITIC_ROWS // actions.shape[1])
-    q_values, q_gradients = [], []
-    for chunk in actions.detach().split(samples_at_once):
-        with th.enable_grad():
-            leaf = chunk.clone().requires_grad_(True)
-            q_chunk = q_fn(leaf)
-            # autograd.grad on the leaf leaves the gradients of the critic's parameters alone
-            (gradient_chunk,) = th.autograd.grad(q_chunk.sum(), leaf)
-        q_values.append(q_chunk.detach())
-        q_gradients.append(gradient_chunk)
+    chunks = [value_and_gradient(chunk) for chunk in actions.detach().split(samples_at_once)]
+    q_values, q_gradients = zip(*chunks, strict=True)
     return th.cat(q_values), th.cat(q_gradients)
+
+
+def _value_and_gradient_by_autograd(q_fn: QFunction, actions: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+    with th.enable_grad():
+        leaf = actions.clone().requires_grad_(True)
+        q_values = q_fn(leaf)
+        # autograd.grad on the leaf leaves the gradients of the critic's parameters alone
+        (q_gradients,) = th.autograd.grad(q_values.sum(), leaf)
+    return q_values.detach(), q_gradients
 
 
 def _weighted_mean(weights: th.Tensor, values: th.Tensor) -> th.Tensor:

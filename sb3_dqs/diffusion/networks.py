@@ -90,7 +90,7 @@ class SmallestOutput:
     Smallest output of an ensemble of networks on [features, actions], and its gradient in the actions.
 
     Called, it is an ordinary differentiable function. :meth:`value_and_gradient` gives the same without recording a graph,
-    at about three quarters of the cost: each action is sent back through the one network that gave its smallest output.
+    with fewer matrix products: each action is sent back through the one network that gave its smallest output.
 
     :param networks: each an ``nn.Sequential`` of ``nn.Linear`` and modules that treat every row by itself (activations,
         layer norm), with one output

@@ -16,6 +16,9 @@ MAX_SIGMAS_OUTSIDE = 12.0
 # From this half-width of the box on, in units of sigma, the far wall is out of reach of any mean (below 1e-6 sigma).
 FAR_WALL_SIGMAS = 5.0
 
+# Half the spacing of float32 draws on [0, 1)
+SMALLEST_UNIFORM = 2.0**-25
+
 SQRT_HALF = math.sqrt(0.5)
 
 
@@ -53,6 +56,8 @@ class TruncatedNormal:
         :param uniforms: (n, batch, action_dim), in [0, 1]
         :return: (n, batch, action_dim), in [-1, 1]
         """
+        # the inverse CDF of a draw that rounds to 0 is the far wall, however far away that is
+        uniforms = uniforms.clamp(min=SMALLEST_UNIFORM)
         quantile = th.special.ndtri(th.lerp(self.far_tail, self.near_tail, uniforms) / 2)
         mirrored = (-self.distance - self.sigma * quantile).clamp(-1.0, 1.0)
         return th.where(self.mean > 0, -mirrored, mirrored)
@@ -74,7 +79,7 @@ def truncated_normal_mean(mean: th.Tensor, sigma: float | th.Tensor) -> th.Tenso
 
     :param mean: (..., action_dim), may lie outside the box
     :param sigma: broadcastable to the mean, standard deviation > 0, action units
-    :return: (..., action_dim), in [-1, 1]
+    :return: (..., action_dim), in [-1, 1] up to rounding
     """
     distance, near_wall, far_wall = _mirrored_walls(mean, sigma)
     if isinstance(sigma, float) and sigma * FAR_WALL_SIGMAS <= 1:

@@ -38,7 +38,7 @@ def sample_dqs_params(trial: optuna.Trial, n_actions: int, n_envs: int, addition
         "tau": trial.suggest_float("tau", 0.001, 0.03, log=True),
         "net_arch": trial.suggest_categorical("net_arch", ["small", "medium", "big"]),
         "score_estimator": trial.suggest_categorical("score_estimator", ["stein", "value", "gradient"]),
-        # Each at most 4 times its default of 16 and 32; pairs of proposals need an even number of samples, and the
+        # Each at most twice its default of 16 and 32; pairs of proposals need an even number of samples, and the
         # regression points are rows of the batch, of at least 64
         "n_score_samples_pow": trial.suggest_int("n_score_samples_pow", 3, 5),
         "actor_batch_size_pow": trial.suggest_int("actor_batch_size_pow", 4, 6),

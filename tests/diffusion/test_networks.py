@@ -7,6 +7,7 @@ import torch as th
 from scipy import stats
 from torch import nn
 
+from sb3_dqs.diffusion import estimators
 from sb3_dqs.diffusion.networks import PreconditionedDenoiser, ScoreNetwork, SmallestOutput, condition_on_first_input, mlp
 
 
@@ -48,6 +49,28 @@ def test_gradient_through_the_network_of_the_smallest_output_is_that_of_autograd
     assert not value.requires_grad
     assert not gradient.requires_grad
     assert all(parameter.grad is None for network in networks for parameter in network.parameters())
+
+
+@pytest.mark.parametrize("rows_at_once", [1, 24, 10_000])
+def test_smallest_output_goes_through_the_critic_in_bounded_parts(rows_at_once, monkeypatch):
+    monkeypatch.setattr(estimators, "MAX_CRITIC_ROWS", rows_at_once)
+    th.manual_seed(0)
+    smallest_output = SmallestOutput([mlp(3 + 2, 1, [8], nn.ReLU) for _ in range(2)], th.randn(6, 3))
+    n_rows = []
+    whole = smallest_output.value_and_gradient
+
+    def recorded(actions):
+        n_rows.append(actions.shape[0] * actions.shape[1])
+        return whole(actions)
+
+    monkeypatch.setattr(smallest_output, "value_and_gradient", recorded)
+    actions = th.rand(10, 6, 2)
+    found = estimators._q_values_and_gradients(smallest_output, actions)
+    # a part is never less than one action per row of the batch
+    assert max(n_rows) <= max(rows_at_once, 6)
+    assert sum(n_rows) == 60
+    for part, expected in zip(found, whole(actions), strict=True):
+        th.testing.assert_close(part, expected)
 
 
 def test_gradient_of_the_smallest_output_passes_layer_norm():

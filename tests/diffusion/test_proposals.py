@@ -71,3 +71,7 @@ def test_log_density_of_the_truncated_normal_differs_by_the_documented_constant(
     found = law(mean, sigma).log_density(actions)
     expected = stats.truncnorm.logpdf(actions.flatten(), (-1 - mean) / sigma, (1 - mean) / sigma, loc=mean, scale=sigma)
     np.testing.assert_allclose(found.flatten() - np.log(2 * np.pi) / 2, expected, atol=1e-9)
+
+
+def test_a_uniform_draw_of_zero_stays_near_the_mean_and_not_at_the_far_wall():
+    assert abs(law(-0.5, 0.02, th.float32).sample(th.zeros(1, 1, 1)).item() + 0.5) < 0.02 * 6
