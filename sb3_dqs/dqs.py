@@ -19,12 +19,14 @@ from stable_baselines3.common.type_aliases import (
     PyTorchObs,
     ReplayBufferSamples,
     Schedule,
+    TensorDict,
 )
 from stable_baselines3.common.utils import FloatSchedule, get_parameters_by_name, polyak_update
 from torch.nn import functional as F
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from sb3_dqs.checks import check_choice, check_integer, check_positive, is_finite_number
+from sb3_dqs.graphed import GraphedUpdate
 from sb3_dqs.policies import DIFFUSIONS, CnnPolicy, DiffusionActor, DiffusionPolicy, MlpPolicy, MultiInputPolicy, min_q_fn
 from sb3_dqs.temperature import Thermostat, cooling_entropy_target
 
@@ -91,11 +93,14 @@ class DQS(OffPolicyAlgorithm):
     :param n_score_samples: actions per regression point at which the critic is asked (box 16, even; paper 1000)
     :param n_diffusion_steps: network passes per sampled action (box 5, paper 500)
     :param actor_batch_size: regression points per actor update, at most ``batch_size`` (box 32, paper ``batch_size``)
-    :param policy_delay: update actor and temperature every this many critic updates
+    :param policy_delay: update actor and temperature every this many critic updates (box 2, paper 1)
     :param n_action_candidates: the deterministic action is the best by Q of this many candidates
     :param diffusion_kwargs: rarely changed settings of :class:`~sb3_dqs.diffusion.box.BoxDiffusion` (``sigma_min``,
         ``sigma_max``, ``sigma_data``) or :class:`~sb3_dqs.diffusion.paper.PaperDiffusion` (``sigma_min``, ``sigma_max``,
         ``squash``, ``loss_weight_offset``)
+    :param use_cuda_graph: on a GPU, record the update once as a CUDA graph and replay it, which spares the host most of its
+        work; goes well with :class:`~sb3_dqs.buffers.DeviceReplayBuffer`. Elsewhere, or where the update cannot be
+        recorded, a warning says so and updates run as ever.
     :param stats_window_size: Window size for the rollout logging, specifying the number of episodes to average
         the reported success rate, mean episode length, and mean reward over
     :param tensorboard_log: the log location for tensorboard (if None, no logging)
@@ -146,9 +151,10 @@ class DQS(OffPolicyAlgorithm):
         n_score_samples: int | None = None,
         n_diffusion_steps: int | None = None,
         actor_batch_size: int | None = None,
-        policy_delay: int = 1,
+        policy_delay: int | None = None,
         n_action_candidates: int = 1,
         diffusion_kwargs: dict[str, Any] | None = None,
+        use_cuda_graph: bool = False,
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,
         policy_kwargs: dict[str, Any] | None = None,
@@ -199,6 +205,7 @@ class DQS(OffPolicyAlgorithm):
         self.policy_delay = policy_delay
         self.n_action_candidates = n_action_candidates
         self.diffusion_kwargs = diffusion_kwargs
+        self.use_cuda_graph = use_cuda_graph
 
         if _init_setup_model:
             self._setup_model()
@@ -216,10 +223,12 @@ class DQS(OffPolicyAlgorithm):
         self.batch_norm_stats = get_parameters_by_name(self.critic, ["running_"])
         self.batch_norm_stats_target = get_parameters_by_name(self.critic_target, ["running_"])
         self._setup_temperature()
+        self.graphed_update = GraphedUpdate(self._update, self.device) if self.use_cuda_graph else None
 
     def _check_settings(self) -> None:
         check_choice("diffusion", self.diffusion, DIFFUSIONS)
-        check_integer("policy_delay", self.policy_delay, 1, "1 updates actor and critic together")
+        if self.policy_delay is not None:
+            check_integer("policy_delay", self.policy_delay, 1, "1 updates actor and critic together")
         check_integer("n_action_candidates", self.n_action_candidates, 1, "1 switches the ranking by Q off")
         if self.actor_batch_size is not None:
             check_integer("actor_batch_size", self.actor_batch_size, 1, "None takes the default of the diffusion")
@@ -319,18 +328,25 @@ class DQS(OffPolicyAlgorithm):
         self._follow_temperature_schedule()
 
         metrics: dict[str, list[th.Tensor]] = defaultdict(list)
+        update = self._update if self.graphed_update is None else self.graphed_update
+        policy_delay = self.actor.diffusion.DEFAULT_POLICY_DELAY if self.policy_delay is None else self.policy_delay
         for _ in range(gradient_steps):
             replay_data = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)  # type: ignore[union-attr]
-            next_actions = self._sample_next_actions(replay_data)
-            step_metrics = self._update_critic(replay_data, next_actions)
             self._n_updates += 1
-            if self._n_updates % self.policy_delay == 0:
-                step_metrics |= self._update_actor(replay_data, next_actions)
-            self._update_target_network()
-            for name, value in step_metrics.items():
+            self.thermostat.aim_at(self._current_target_entropy())
+            for name, value in update(replay_data, self._n_updates % policy_delay == 0).items():
                 metrics[name].append(value)
 
         self._check_and_log(metrics)
+
+    def _update(self, replay_data: ReplayBufferSamples | DictReplayBufferSamples, is_actor_update: bool) -> Metrics:
+        # What changes between updates is in tensors, and nothing waits for the device: a CUDA graph replays this
+        next_actions = self._sample_next_actions(replay_data)
+        metrics = self._update_critic(replay_data, next_actions)
+        if is_actor_update:
+            metrics |= self._update_actor(replay_data, next_actions)
+        self._update_target_network()
+        return metrics
 
     def _sample_next_actions(self, replay_data: ReplayBufferSamples | DictReplayBufferSamples) -> th.Tensor:
         with th.no_grad():
@@ -384,7 +400,7 @@ class DQS(OffPolicyAlgorithm):
             metrics["q_spread"] = regression.q_spread
             if self.temperature_schedule is None:
                 self.thermostat.measure(regression.q_spread, regression.entropy, regression.policy_entropy)
-                self.thermostat.step(self._current_target_entropy())
+                self.thermostat.step()
         return metrics
 
     def _n_regression_points(self, batch_size: int) -> int:
@@ -394,6 +410,11 @@ class DQS(OffPolicyAlgorithm):
     def _current_target_entropy(self) -> float:
         cooling_updates = DEFAULT_COOLING_UPDATES if self.cooling_updates is None else self.cooling_updates
         return cooling_entropy_target(self._n_updates, self.entropy_goal, self.action_dim, cooling_updates)
+
+    def _update_learning_rate(self, optimizers: list[th.optim.Optimizer] | th.optim.Optimizer) -> None:
+        super()._update_learning_rate(optimizers)
+        if self.graphed_update is not None:
+            self.graphed_update.hold_learning_rate(optimizers if isinstance(optimizers, list) else [optimizers])
 
     def _follow_temperature_schedule(self) -> None:
         if self.temperature_schedule is not None:
@@ -448,9 +469,17 @@ class DQS(OffPolicyAlgorithm):
             progress_bar=progress_bar,
         )
 
+    def set_parameters(
+        self, load_path_or_dict: str | TensorDict, exact_match: bool = True, device: th.device | str = "auto"
+    ) -> None:
+        super().set_parameters(load_path_or_dict, exact_match, device)
+        if self.graphed_update is not None:
+            self.graphed_update.forget()  # optimisers have new states
+
     def _excluded_save_params(self) -> list[str]:
         return [
             *super()._excluded_save_params(),
+            "graphed_update",
             "actor",
             "critic",
             "critic_target",

@@ -68,6 +68,7 @@ class Thermostat(nn.Module):
     q_spread: th.Tensor
     entropy: th.Tensor
     policy_entropy: th.Tensor
+    target_entropy: th.Tensor
 
     def __init__(self, initial_temperature: float, action_dim: int):
         super().__init__()
@@ -76,6 +77,7 @@ class Thermostat(nn.Module):
         self.register_buffer("n_measurements", th.zeros(()))
         for name, start in (("q_spread", 1.0), ("entropy", 0.0), ("policy_entropy", 0.0)):
             self.register_buffer(name, th.tensor(start))
+        self.register_buffer("target_entropy", th.zeros(()), persistent=False)
 
     @property
     def temperature(self) -> th.Tensor:
@@ -104,19 +106,25 @@ class Thermostat(nn.Module):
             mean += rate * (measured - mean)
         self.q_spread.clamp_(min=MIN_Q_SPREAD)
 
-    def step(self, target_entropy: float) -> None:
+    def aim_at(self, target_entropy: float) -> None:
         """
-        One step of the dual problem: heat when the entropy is below its target, cool when above.
-
-        The entropy is the smaller one of the law that the policy aims at and the law that it samples. The first alone
-        misleads where the policy has not found a mode yet, the second alone where the policy is still broader than the
-        Boltzmann law: then cooling only makes the law harder to sample, and never ends.
-        Source: the automatic temperature of SAC, arXiv:1812.05905, with plain gradient steps on the log temperature; our
-        deviations: relative to the spread of Q, bounded steps, the smaller of two entropies.
+        Set where :meth:`step` steers.
 
         :param target_entropy: nats, for the whole action vector
         """
-        entropy_deficit = (target_entropy - th.minimum(self.entropy, self.policy_entropy)) / self.action_dim
+        self.target_entropy.fill_(target_entropy)
+
+    def step(self) -> None:
+        """
+        One step of the dual problem: heat when the entropy is below its target, cool when above.
+
+        The entropy is the mean of two: of the law that the policy aims at and of the law that it samples. The first comes
+        out too low where few proposals count, so alone it would hold the policy too hot. The second alone would cool without
+        end where the policy is still broader than its law; but there the first falls without bound as fewer proposals count.
+        Source: the automatic temperature of SAC, arXiv:1812.05905, with plain gradient steps on the log temperature; our
+        deviations: relative to the spread of Q, bounded steps, the mean of two entropies.
+        """
+        entropy_deficit = (self.target_entropy - (self.entropy + self.policy_entropy) / 2) / self.action_dim
         self.log_temperature += (ENTROPY_GAIN * entropy_deficit).clamp(-MAX_STEP, MAX_STEP)
         self.log_temperature.clamp_(-MAX_ABS_LOG_TEMPERATURE, MAX_ABS_LOG_TEMPERATURE)
 

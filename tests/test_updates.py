@@ -102,6 +102,16 @@ def test_policy_delay_counts_across_calls(settings):
     assert moved == [False, True, False, False, True, False]
 
 
+@pytest.mark.parametrize(("own_settings", "n_actor_updates"), [(SMALL, 3), (SMALL_PAPER, 6)])
+def test_box_updates_its_actor_at_every_second_update_and_paper_at_each(own_settings, n_actor_updates, monkeypatch):
+    model = DQS("MlpPolicy", "Pendulum-v1", seed=0, **own_settings).learn(20)
+    calls = []
+    original = model._update_actor
+    monkeypatch.setattr(model, "_update_actor", lambda *args: calls.append(args) or original(*args))
+    model.train(gradient_steps=6, batch_size=8)
+    assert len(calls) == n_actor_updates
+
+
 def recorded_regression(monkeypatch, **arguments):
     """The arguments of the first call of regress in training."""
     model = DQS("MlpPolicy", "Pendulum-v1", seed=0, **arguments)

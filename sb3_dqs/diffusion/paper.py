@@ -30,6 +30,7 @@ class PaperDiffusion(nn.Module):
     """
 
     # Regression points per update (None: the critic's whole batch), and the share of them that is drawn from the policy
+    DEFAULT_POLICY_DELAY = 1
     DEFAULT_BATCH_SIZE: int | None = None
     ON_POLICY_SHARE = 0.0
 

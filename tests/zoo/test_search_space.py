@@ -86,7 +86,7 @@ def test_defaults_of_dqs_lie_in_the_search_space():
         "actor_batch_size_pow": 5,
         "n_diffusion_steps": inspect.signature(BoxDiffusion).parameters["n_diffusion_steps"].default,
         "n_action_candidates_pow": 0,
-        "policy_delay": defaults["policy_delay"],
+        "policy_delay": BoxDiffusion.DEFAULT_POLICY_DELAY,
         "automatic_temperature": True,
         "target_entropy": -0.5,
         "cooling_updates": 10_000,
@@ -97,7 +97,7 @@ def test_defaults_of_dqs_lie_in_the_search_space():
         # FixedTrial only warns of a value outside its range
         warnings.simplefilter("error")
         settings = sample_dqs_params(trial, 1, 1, NO_HER)
-    for name in ("learning_rate", "batch_size", "tau", "policy_delay", "n_action_candidates", "temperature"):
+    for name in ("learning_rate", "batch_size", "tau", "n_action_candidates", "temperature"):
         assert settings[name] == defaults[name], name
     assert settings["gamma"] == pytest.approx(defaults["gamma"], abs=1e-15)
 

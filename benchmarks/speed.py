@@ -1,0 +1,463 @@
+"""
+What does DQS cost? Beside SB3's SAC and TD3 and sb3-contrib's TQC and CrossQ: the same networks, batch and machine.
+
+    python -m benchmarks.speed --device cpu [--threads 1] [--parts algorithms breakdown scaling memory]
+    python -m benchmarks.speed --report
+
+Runs alternate, so that load on the machine meets all of them: every figure is the median over rounds of the ratio to SAC
+in the same round, with its quartiles. Absolute times are one machine's and mean nothing elsewhere. ``scaling`` holds the
+count of multiplications beside the time that was measured. The results go to ``benchmarks/results/speed/<device>.json``; the
+report prints them as Markdown and draws ``<device>.png``.
+"""
+
+import argparse
+import functools
+import inspect
+import json
+import os
+import platform
+import resource
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import gymnasium as gym
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from sb3_contrib import TQC, CrossQ
+from stable_baselines3 import SAC, TD3
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+
+from sb3_dqs import DQS
+from sb3_dqs.diffusion.box import BoxDiffusion
+
+RESULTS = Path(__file__).parent / "results" / "speed"
+PACKAGES = ("sb3-dqs", "stable-baselines3", "sb3-contrib", "torch", "gymnasium", "numpy")
+PARTS = ("algorithms", "breakdown", "scaling", "memory")
+
+WIDTH = 256
+BATCH_SIZE = 256
+ENV_ID = "HalfCheetah-v5"
+N_OBSERVATIONS, N_ACTIONS = 17, 6
+MEMORY_ENV_ID = "Humanoid-v5"
+
+Variant = tuple[type[OffPolicyAlgorithm], dict[str, Any]]
+
+ALGORITHMS: dict[str, Variant] = {
+    "SAC": (SAC, {}),
+    "TD3": (TD3, {}),
+    "TQC": (TQC, {}),
+    "CrossQ": (CrossQ, {}),
+    "DQS": (DQS, {}),
+    "DQS, policy_delay=1": (DQS, {"policy_delay": 1}),
+    "DQS, policy_delay=2": (DQS, {"policy_delay": 2}),
+    "DQS, score_estimator='value'": (DQS, {"score_estimator": "value"}),
+    "DQS, n_score_samples=32": (DQS, {"n_score_samples": 32}),
+    "DQS, n_score_samples=64": (DQS, {"n_score_samples": 64}),
+    "DQS, actor_batch_size=64": (DQS, {"actor_batch_size": 64}),
+    "DQS, n_diffusion_steps=8": (DQS, {"n_diffusion_steps": 8}),
+}
+PAPER: dict[str, Variant] = {"DQS, diffusion='paper'": (DQS, {"diffusion": "paper"})}
+
+# One at a time changes from the default setting and HalfCheetah's shapes
+SCALING: dict[str, list[int]] = {
+    "n_actions": [1, 6, 12, 21, 38],
+    "n_score_samples": [4, 8, 16, 32, 64],
+    "n_diffusion_steps": [2, 5, 8, 16],
+    "batch_size": [64, 128, 256, 512, 1024],
+    "width": [64, 128, 256, 512],
+}
+
+
+class RandomEnv(gym.Env):
+    """Random observations and zero rewards in given shapes: the cost of an update is that of its shapes."""
+
+    def __init__(self, n_observations: int, n_actions: int):
+        self.observation_space = spaces.Box(-np.inf, np.inf, (n_observations,))
+        self.action_space = spaces.Box(-1.0, 1.0, (n_actions,))
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        return self._observation(), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
+        return self._observation(), 0.0, False, False, {}
+
+    def _observation(self) -> np.ndarray:
+        return self.np_random.standard_normal(self.observation_space.shape, dtype=np.float32)  # type: ignore[arg-type]
+
+
+def prepared(variant: Variant, env: gym.Env | str, device: str, width: int = WIDTH, **settings: Any) -> OffPolicyAlgorithm:
+    """A model of the common network size whose buffer is filled by random actions, with some updates behind it."""
+    algorithm, own_settings = variant
+    settings = {"batch_size": BATCH_SIZE, "learning_starts": 1_500, "seed": 0, "device": device, **settings, **own_settings}
+    model = algorithm("MlpPolicy", env, policy_kwargs={"net_arch": [width, width]}, **settings)
+    model.learn(1_400, log_interval=10**9)  # random actions, no updates
+    model.learning_starts = 0
+    model.train(2, model.batch_size)
+    return model
+
+
+def wait_for(device: str) -> None:
+    if device.startswith("cuda"):
+        th.cuda.synchronize()
+
+
+def seconds_per_call(function: Callable[[], Any], n_calls: int, device: str) -> float:
+    wait_for(device)
+    start = time.perf_counter()
+    for _ in range(n_calls):
+        function()
+    wait_for(device)
+    return (time.perf_counter() - start) / n_calls
+
+
+def measured_rounds(
+    tasks: Mapping[str, tuple[Callable[[], Any], int]], n_rounds: int, device: str, reference: str
+) -> dict[str, dict[str, float]]:
+    """
+    Call each task in turn, round by round.
+
+    :param tasks: name -> (what to call, calls per round)
+    :param n_rounds: number of rounds
+    :param device: of torch
+    :param reference: name of the task that the others are divided by, in the same round
+    :return: name -> quartiles of the ratio, and median seconds per call
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in tasks}
+    for _ in range(n_rounds):
+        for name, (function, n_calls) in tasks.items():
+            seconds[name].append(seconds_per_call(function, n_calls, device))
+    summary = {}
+    for name, values in seconds.items():
+        low, median, high = np.quantile(np.divide(values, seconds[reference]), [0.25, 0.5, 0.75])
+        summary[name] = {"low": low, "median": median, "high": high, "seconds": float(np.median(values))}
+    return summary
+
+
+def compare_algorithms(device: str, n_rounds: int, include_paper: bool) -> dict[str, Any]:
+    """Update, predict of 1 and 64 observations, and whole ``learn`` steps, each as a ratio to SAC's time."""
+    variants = {**ALGORITHMS, **(PAPER if include_paper else {})}
+    models = {name: prepared(variant, ENV_ID, device) for name, variant in variants.items()}
+    observations = np.random.default_rng(0).standard_normal((64, N_OBSERVATIONS))
+    # an even number of updates holds as many actor updates whatever the delay
+    n_updates = {name: 1 if name in PAPER and device == "cpu" else 10 for name in models}
+    measurements: dict[str, Callable[[str, OffPolicyAlgorithm], tuple[Callable[[], Any], int]]] = {
+        "update": lambda name, model: (lambda: model.train(1, BATCH_SIZE), n_updates[name]),
+        "predict_1": lambda name, model: (lambda: model.predict(observations[:1]), 3 * n_updates[name]),
+        "predict_64": lambda name, model: (lambda: model.predict(observations), n_updates[name]),
+        "learn_step": lambda name, model: (lambda: learn_on(model), 20),
+    }
+    results = {}
+    for measurement, task_of in measurements.items():
+        skipped = PAPER if measurement == "learn_step" and device == "cpu" else {}
+        tasks = {name: task_of(name, model) for name, model in models.items() if name not in skipped}
+        results[measurement] = measured_rounds(tasks, n_rounds, device, "SAC")
+    return results
+
+
+def learn_on(model: OffPolicyAlgorithm) -> None:
+    """One step of the environment and its update, as ``learn`` does them; its preparations are not counted."""
+    if not hasattr(model, "speed_callback"):
+        _, model.speed_callback = model._setup_learn(10**9, None)  # type: ignore[attr-defined]
+        model.speed_callback.on_training_start({}, {})  # type: ignore[attr-defined]
+    assert model.env is not None
+    assert model.replay_buffer is not None
+    model.collect_rollouts(
+        model.env,
+        train_freq=model.train_freq,  # type: ignore[arg-type]
+        action_noise=model.action_noise,
+        callback=model.speed_callback,  # type: ignore[attr-defined]
+        learning_starts=0,
+        replay_buffer=model.replay_buffer,
+    )
+    model.train(gradient_steps=1, batch_size=model.batch_size)
+
+
+class Stopwatch:
+    """Time spent in named functions, each without that of the named functions it calls."""
+
+    def __init__(self, device: str):
+        self.device = device
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.inner: list[float] = []
+
+    def timed(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            wait_for(self.device)
+            start = time.perf_counter()
+            self.inner.append(0.0)
+            result = function(*args, **kwargs)
+            wait_for(self.device)
+            elapsed = time.perf_counter() - start
+            self.seconds[name] += elapsed - self.inner.pop()
+            if self.inner:
+                self.inner[-1] += elapsed
+            return result
+
+        return wrapper
+
+
+def break_down(device: str, n_updates: int) -> dict[str, dict[str, float]]:
+    """
+    Where an update's time goes: share of SAC's whole update, for SAC and DQS.
+
+    SB3's SAC has its critic and actor steps in one function, so there both stand under "critic and actor step".
+    """
+    shares: dict[str, dict[str, float]] = {}
+    whole_of_sac = 0.0
+    for name in ("SAC", "DQS"):
+        model: Any = prepared(ALGORITHMS[name], ENV_ID, device)
+        stopwatch = Stopwatch(device)
+        targets: list[tuple[Any, str, str]] = [
+            (model.replay_buffer, "sample", "replay sampling"),
+            (model.critic_target, "forward", "TD target"),
+            (model.actor.optimizer, "step", "optimiser"),
+            (model.critic.optimizer, "step", "optimiser"),
+        ]
+        if name == "SAC":
+            from stable_baselines3.sac import sac
+
+            targets += [
+                (model.ent_coef_optimizer, "step", "optimiser"),
+                (sac, "polyak_update", "Polyak"),
+                (model, "train", "critic and actor step, rest"),
+            ]
+        else:
+            from sb3_dqs.diffusion import box
+
+            targets += [
+                (model, "_sample_next_actions", "TD target"),
+                (model, "_update_critic", "critic step"),
+                (box, "box_posterior_mean", "score target"),
+                (model, "_update_actor", "actor step"),
+                (model, "_update_target_network", "Polyak"),
+                (model, "train", "rest"),
+            ]
+        with ExitStack() as patches:
+            for owner, attribute, label in targets:
+                patches.enter_context(mock.patch.object(owner, attribute, stopwatch.timed(label, getattr(owner, attribute))))
+            for _ in range(n_updates):
+                model.train(1, BATCH_SIZE)
+        if name == "SAC":
+            whole_of_sac = sum(stopwatch.seconds.values())
+        shares[name] = {label: seconds / whole_of_sac for label, seconds in stopwatch.seconds.items()}
+    return shares
+
+
+def multiplications(
+    n_actions: int,
+    n_score_samples: int,
+    n_diffusion_steps: int,
+    batch_size: int,
+    width: int,
+    n_observations: int,
+    actor_batch_size: int,
+    policy_delay: int,
+    n_critics: int = 2,
+    embedding_dim: int = 16,
+) -> float:
+    """
+    Multiplications in the matrix products of one default update of DQS, counted by hand.
+
+    A layer from m to n units costs m n per row forward, as much for the gradient of its input, and as much for that of its
+    weights. Products with the observation are done once per state.
+    """
+    critic_first = (n_observations + n_actions) * width
+    critic_rest = width**2 + width
+    denoiser_state = n_observations * width
+    denoiser_rest = n_actions * width + width**2 + width * n_actions
+    next_actions = batch_size * (denoiser_state + n_diffusion_steps * denoiser_rest)
+    td_target = n_critics * batch_size * (critic_first + critic_rest)
+    critic_step = n_critics * batch_size * (2 * critic_first + 3 * critic_rest)
+    # one more action per point gives the guide its tilt
+    proposals = actor_batch_size * (n_score_samples + 1)
+    # values by all critics; gradients by the one with the smallest value
+    score_target = n_critics * (actor_batch_size * n_observations * width + proposals * (n_actions * width + critic_rest))
+    score_target += proposals * (n_actions * width + critic_rest)
+    # one pass that is trained (three products) and two that measure the guide
+    actor_step = actor_batch_size * (2 * (denoiser_state + embedding_dim * width) + 5 * denoiser_rest)
+    return next_actions + td_target + critic_step + (score_target + actor_step) / policy_delay
+
+
+def scale(device: str, n_rounds: int) -> dict[str, list[dict[str, float]]]:
+    """Cost of an update against one setting at a time, as a ratio to the default's, measured and counted."""
+    default_model = prepared(ALGORITHMS["DQS"], RandomEnv(N_OBSERVATIONS, N_ACTIONS), device)
+    defaults_of_box = inspect.signature(BoxDiffusion).parameters
+    default = {
+        "n_actions": N_ACTIONS,
+        "n_score_samples": defaults_of_box["n_score_samples"].default,
+        "n_diffusion_steps": defaults_of_box["n_diffusion_steps"].default,
+        "batch_size": BATCH_SIZE,
+        "width": WIDTH,
+    }
+    assert BoxDiffusion.DEFAULT_BATCH_SIZE is not None
+    fixed = {
+        "n_observations": N_OBSERVATIONS,
+        "actor_batch_size": BoxDiffusion.DEFAULT_BATCH_SIZE,
+        "policy_delay": BoxDiffusion.DEFAULT_POLICY_DELAY,
+    }
+    curves: dict[str, list[dict[str, float]]] = {}
+    for setting, values in SCALING.items():
+        models = {"default": default_model}
+        for value in values:
+            settings = {**default, setting: value}
+            env = RandomEnv(N_OBSERVATIONS, settings.pop("n_actions"))
+            models[str(value)] = prepared((DQS, {}), env, device, **settings)
+        tasks = {name: (functools.partial(model.train, 1, model.batch_size), 6) for name, model in models.items()}
+        summary = measured_rounds(tasks, n_rounds, device, "default")
+        curves[setting] = [
+            {
+                "value": value,
+                **summary[str(value)],
+                "counted": multiplications(**{**default, setting: value}, **fixed) / multiplications(**default, **fixed),
+            }
+            for value in values
+        ]
+    return curves
+
+
+def peak_memory_of(name: str, device: str, is_full: bool) -> None:
+    """Print the peak resident memory, MiB, of ``learn`` with a buffer of a million transitions; run in its own process."""
+    algorithm, settings = ALGORITHMS[name]
+    model = algorithm("MlpPolicy", MEMORY_ENV_ID, seed=0, device=device, learning_starts=500, **settings)
+    if is_full:
+        for array in (model.replay_buffer.observations, model.replay_buffer.next_observations):  # type: ignore[union-attr]
+            array.fill(0)
+    model.learn(1_000, log_interval=10**9)
+    print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
+
+
+def compare_memory(device: str) -> dict[str, dict[str, float]]:
+    """Peak resident memory, MiB, of ``learn`` on Humanoid's shapes, buffer of 1e6: all of it in memory, or what was used."""
+    import subprocess
+    import sys
+
+    peaks: dict[str, dict[str, float]] = {}
+    for name in ("SAC", "DQS"):
+        peaks[name] = {}
+        for label, is_full in (("full buffer", True), ("1000 transitions", False)):
+            code = f"from benchmarks.speed import peak_memory_of; peak_memory_of({name!r}, {device!r}, {is_full})"
+            output = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+            peaks[name][label] = json.loads(output.splitlines()[-1])
+    return peaks
+
+
+def ratio_cell(summary: dict[str, float] | None) -> str:
+    return "-" if summary is None else f"{summary['median']:.2f} ({summary['low']:.2f}-{summary['high']:.2f})"
+
+
+def report(path: Path) -> None:
+    """Print the tables of one result file and draw its figure."""
+    results = json.loads(path.read_text())
+    print(f"\n{path.stem}: {results['machine']}, {results['threads']} thread(s)\n")
+    if "algorithms" in results:
+        measurements = results["algorithms"]
+        print(
+            "| ratio to SAC: median (quartiles) | update | predict, 1 | predict, 64 | step of learn |\n|---|---|---|---|---|"
+        )
+        for name in measurements["update"]:
+            cells = [ratio_cell(measurements[key].get(name)) for key in ("update", "predict_1", "predict_64", "learn_step")]
+            print(f"| {name} | " + " | ".join(cells) + " |")
+    if "breakdown" in results:
+        print("\n| share of SAC's update | SAC | DQS |\n|---|---|---|")
+        shares = results["breakdown"]
+        for label in dict.fromkeys([*shares["DQS"], *shares["SAC"]]):
+            cells = [f"{shares[name][label]:.2f}" if label in shares[name] else "-" for name in ("SAC", "DQS")]
+            print(f"| {label} | " + " | ".join(cells) + " |")
+        print("| all | " + " | ".join(f"{sum(shares[name].values()):.2f}" for name in ("SAC", "DQS")) + " |")
+    if "scaling" in results:
+        print("\n| setting | value | update, times the default's | multiplications, times the default's |\n|---|---|---|---|")
+        for setting, points in results["scaling"].items():
+            for point in points:
+                print(f"| {setting} | {point['value']} | {ratio_cell(point)} | {point['counted']:.2f} |")
+    if "memory" in results:
+        print("\n| peak memory, MiB | full buffer | 1000 transitions |\n|---|---|---|")
+        for name, peaks in results["memory"].items():
+            print(f"| {name} | {peaks['full buffer']:.0f} | {peaks['1000 transitions']:.0f} |")
+    draw(results, path.with_suffix(".png"))
+
+
+def draw(results: dict[str, Any], path: Path) -> None:
+    """Bars of the algorithms' ratios, curves of the scaling."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    measurements, curves = results.get("algorithms", {}), results.get("scaling", {})
+    n_panels = len(measurements) + len(curves)
+    if n_panels == 0:
+        return
+    n_columns = 3
+    n_rows = -(-n_panels // n_columns)
+    figure, grid = plt.subplots(n_rows, n_columns, figsize=(15, 3.6 * n_rows), squeeze=False, layout="constrained")
+    panels = iter(grid.flat)
+    titles = {"update": "One update", "predict_1": "predict, 1 observation", "predict_64": "predict, 64 observations"}
+    for measurement, summaries in measurements.items():
+        axes = next(panels)
+        medians = np.array([summary["median"] for summary in summaries.values()])
+        errors = np.abs([[summary[end] - summary["median"] for summary in summaries.values()] for end in ("low", "high")])
+        axes.barh(list(summaries), medians, xerr=errors, color=["C1" if "DQS" in name else "C0" for name in summaries])
+        axes.axvline(1.0, color="black", linewidth=0.8)
+        if medians.max() > 20:
+            axes.set_xscale("log")
+        axes.invert_yaxis()
+        axes.set(title=titles.get(measurement, "One step of learn"), xlabel="time, times SAC's")
+    for setting, points in curves.items():
+        axes = next(panels)
+        values = [point["value"] for point in points]
+        medians = np.array([point["median"] for point in points])
+        errors = np.abs([[point[end] - point["median"] for point in points] for end in ("low", "high")])
+        axes.errorbar(values, medians, errors, marker="o", capsize=3, color="C1", label="time")
+        axes.plot(values, [point["counted"] for point in points], "--", color="gray", label="multiplications")
+        axes.set(title=f"DQS's update against {setting}", xlabel=setting, ylabel="times the default's", ylim=(0, None))
+        axes.legend()
+    for axes in panels:
+        axes.set_axis_off()
+    figure.savefig(path, dpi=100)
+    print(f"\n{path}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda; also the name of the result file")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--include-paper", action="store_true", help="the published setting as well: seconds per update")
+    parser.add_argument("--report", action="store_true", help="print the tables of all results and do nothing else")
+    arguments = parser.parse_args()
+    path = RESULTS / f"{arguments.device}.json"
+    if not arguments.report:
+        th.set_num_threads(arguments.threads)
+        results = json.loads(path.read_text()) if path.exists() else {}
+        machine = th.cuda.get_device_name() if arguments.device.startswith("cuda") else f"{platform.machine()} CPU"
+        results.update(
+            machine=f"{machine}, {os.cpu_count()} cores",
+            threads=arguments.threads,
+            versions={package: metadata.version(package) for package in PACKAGES},
+        )
+        measure: dict[str, Callable[[], Any]] = {
+            "algorithms": lambda: compare_algorithms(arguments.device, arguments.rounds, arguments.include_paper),
+            "breakdown": lambda: break_down(arguments.device, 200),
+            "scaling": lambda: scale(arguments.device, arguments.rounds),
+            "memory": lambda: compare_memory(arguments.device),
+        }
+        for part in arguments.parts:
+            results[part] = measure[part]()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(results, indent=1) + "\n")
+    for result in [path] if not arguments.report else sorted(RESULTS.glob("*.json")):
+        report(result)
+
+
+if __name__ == "__main__":
+    main()

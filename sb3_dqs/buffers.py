@@ -1,0 +1,143 @@
+"""Where do the transitions lie? On the device that learns from them, so that sampling a batch waits for nothing."""
+
+from typing import Any
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.running_mean_std import RunningMeanStd
+from stable_baselines3.common.type_aliases import ReplayBufferSamples
+from stable_baselines3.common.vec_env import VecNormalize
+
+STORED = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
+
+
+class DeviceReplayBuffer(ReplayBuffer):
+    """
+    Replay buffer in the memory of the device: for any off-policy algorithm of SB3, by ``replay_buffer_class``.
+
+    A batch is drawn and gathered on the device, without waiting for the host and without a copy from it. Observations are
+    stored in their own type, but 64-bit floats as 32-bit, as the networks take them.
+
+    :param buffer_size: Max number of element in the buffer
+    :param observation_space: Observation space, not a Dict
+    :param action_space: Action space
+    :param device: PyTorch device that holds the transitions and gets the batches
+    :param n_envs: Number of parallel environments
+    :param optimize_memory_usage: Not supported
+    :param handle_timeout_termination: Handle timeout termination (due to timelimit) separately
+    :raises ValueError: for Dict observations, or with ``optimize_memory_usage``
+    """
+
+    observations: th.Tensor  # type: ignore[assignment]
+    next_observations: th.Tensor  # type: ignore[assignment]
+    actions: th.Tensor  # type: ignore[assignment]
+    rewards: th.Tensor  # type: ignore[assignment]
+    dones: th.Tensor  # type: ignore[assignment]
+    timeouts: th.Tensor  # type: ignore[assignment]
+
+    def __init__(
+        self,
+        buffer_size: int,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        device: th.device | str = "auto",
+        n_envs: int = 1,
+        optimize_memory_usage: bool = False,
+        handle_timeout_termination: bool = True,
+    ):
+        if isinstance(observation_space, spaces.Dict):
+            raise ValueError("DeviceReplayBuffer does not hold Dict observations; use SB3's DictReplayBuffer, the default")
+        if optimize_memory_usage:
+            raise ValueError("DeviceReplayBuffer does not support optimize_memory_usage=True; use SB3's ReplayBuffer")
+        super().__init__(
+            buffer_size,
+            observation_space,
+            action_space,
+            device,
+            n_envs,
+            handle_timeout_termination=handle_timeout_termination,
+        )
+        # SB3's arrays of zeros were never touched, so they took no memory yet
+        for name in STORED:
+            array = getattr(self, name)
+            dtype = th.from_numpy(array[:0]).dtype
+            stored_dtype = th.float32 if dtype == th.float64 else dtype
+            setattr(self, name, th.zeros(array.shape, dtype=stored_dtype, device=self._device))
+
+    @property
+    def device(self) -> th.device:
+        """Where the transitions lie; setting it moves them, as when a saved buffer is loaded on another machine."""
+        return self._device
+
+    @device.setter
+    def device(self, device: th.device) -> None:
+        self._device = device
+        for name in STORED:
+            if isinstance(getattr(self, name, None), th.Tensor):
+                setattr(self, name, getattr(self, name).to(device))
+
+    def add(
+        self,
+        obs: np.ndarray,
+        next_obs: np.ndarray,
+        action: np.ndarray,
+        reward: np.ndarray,
+        done: np.ndarray,
+        infos: list[dict[str, Any]],
+    ) -> None:
+        """
+        Add one transition of each environment.
+
+        :param obs: (n_envs, *obs_shape)
+        :param next_obs: (n_envs, *obs_shape)
+        :param action: (n_envs, action_dim)
+        :param reward: (n_envs,)
+        :param done: (n_envs,)
+        :param infos: one dictionary for each environment
+        """
+        timeouts = [self.handle_timeout_termination and info.get("TimeLimit.truncated", False) for info in infos]
+        values = (obs, next_obs, action, reward, done, timeouts)
+        for name, value in zip(STORED, values, strict=True):
+            row = getattr(self, name)[self.pos]
+            row.copy_(th.as_tensor(np.array(value).reshape(row.shape)), non_blocking=True)
+        self.pos += 1
+        if self.pos == self.buffer_size:
+            self.full = True
+            self.pos = 0
+
+    def sample(self, batch_size: int, env: VecNormalize | None = None) -> ReplayBufferSamples:
+        """
+        Draw transitions uniformly, by the random numbers of the device.
+
+        :param batch_size: Number of transitions
+        :param env: associated VecEnv to normalize the observations and rewards with
+        :return: the batch, on the device
+        """
+        rows = th.randint(self.size(), (batch_size,), device=self._device)
+        env_indices = th.randint(self.n_envs, (batch_size,), device=self._device)
+        batch = {name: getattr(self, name)[rows, env_indices] for name in STORED}
+        # Only use dones that are not due to timeouts
+        dones = batch["dones"] * (1 - batch["timeouts"])
+        return ReplayBufferSamples(
+            self._normalized_observations(batch["observations"], env),
+            batch["actions"],
+            self._normalized_observations(batch["next_observations"], env),
+            dones.unsqueeze(1),
+            self._normalized_rewards(batch["rewards"], env).unsqueeze(1),
+        )
+
+    def _normalized_observations(self, observations: th.Tensor, env: VecNormalize | None) -> th.Tensor:
+        if env is None or not env.norm_obs:
+            return observations
+        statistics = env.obs_rms
+        assert isinstance(statistics, RunningMeanStd)
+        mean, var = (th.as_tensor(value, dtype=th.float32).to(self._device) for value in (statistics.mean, statistics.var))
+        return ((observations - mean) / th.sqrt(var + env.epsilon)).clamp(-env.clip_obs, env.clip_obs)
+
+    def _normalized_rewards(self, rewards: th.Tensor, env: VecNormalize | None) -> th.Tensor:
+        if env is None or not env.norm_reward:
+            return rewards
+        scale = float(np.sqrt(env.ret_rms.var + env.epsilon))
+        return (rewards / scale).clamp(-env.clip_reward, env.clip_reward)
