@@ -277,8 +277,7 @@ def multiplications(
     next_actions = batch_size * (denoiser_state + n_diffusion_steps * denoiser_rest)
     td_target = n_critics * batch_size * (critic_first + critic_rest)
     critic_step = n_critics * batch_size * (2 * critic_first + 3 * critic_rest)
-    # one more action per point gives the guide its tilt
-    proposals = actor_batch_size * (n_score_samples + 1)
+    proposals = actor_batch_size * n_score_samples
     # values by all critics; gradients by the one with the smallest value
     score_target = n_critics * (actor_batch_size * n_observations * width + proposals * (n_actions * width + critic_rest))
     score_target += proposals * (n_actions * width + critic_rest)

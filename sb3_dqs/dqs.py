@@ -36,7 +36,7 @@ SelfDQS = TypeVar("SelfDQS", bound="DQS")
 PAPER_TEMPERATURE = 0.05
 
 # What ``target_entropy="auto"`` stands for, nats per action dimension. A uniform policy has ln 2 = 0.69, SAC's target is -1.
-AUTO_ENTROPY_PER_DIMENSION = -0.25
+AUTO_ENTROPY_PER_DIMENSION = -0.5
 
 # Start of the automatic temperature, relative to the spread of Q, and length of the cooling of its entropy target.
 DEFAULT_INITIAL_TEMPERATURE = 3.0
@@ -81,7 +81,7 @@ class DQS(OffPolicyAlgorithm):
         :class:`~sb3_dqs.temperature.LogLinearSchedule`), or ``"auto"``: learned, so that the policy's entropy follows
         ``target_entropy``. The paper has no automatic temperature: there ``"auto"`` is its constant, 0.05.
     :param target_entropy: entropy that ``temperature="auto"`` holds the policy at, in nats for the whole action vector on
-        the [-1, 1] box; ``"auto"`` is -0.25 per action dimension
+        the [-1, 1] box; ``"auto"`` is -0.5 per action dimension
     :param initial_temperature: where ``temperature="auto"`` starts, > 0, relative to the spread of Q (the standard
         deviation of Q over the action box, followed as Q is learned): 3.0 by default, a nearly uniform policy, whatever
         the scale of the rewards
@@ -271,7 +271,7 @@ class DQS(OffPolicyAlgorithm):
             if not is_finite_number(self.target_entropy) or self.target_entropy >= largest:  # type: ignore[operator]
                 raise ValueError(
                     f"target_entropy must be 'auto' or a number < {largest:.2f} nats, the entropy of uniform actions, got "
-                    f"{self.target_entropy!r}; -0.25 per action dimension is the default"
+                    f"{self.target_entropy!r}; -0.5 per action dimension is the default"
                 )
         if self.initial_temperature is not None:
             check_positive("initial_temperature", self.initial_temperature, "3.0 is the default")

@@ -133,10 +133,10 @@ def test_fixed_temperature_is_absolute_and_stays():
     assert model.logger.name_to_value["train/temperature"] == pytest.approx(0.3)
 
 
-def test_automatic_target_is_a_quarter_of_a_nat_below_zero_per_dimension():
-    assert DQS("MlpPolicy", "Pendulum-v1", **SMALL).entropy_goal == -0.25
+def test_automatic_target_is_half_a_nat_below_zero_per_dimension():
+    assert DQS("MlpPolicy", "Pendulum-v1", **SMALL).entropy_goal == -0.5
     assert DQS("MlpPolicy", "Pendulum-v1", target_entropy=-2.0, **SMALL).entropy_goal == -2.0
-    assert DQS("MlpPolicy", "Pendulum-v1", target_entropy="auto", **SMALL).entropy_goal == -0.25
+    assert DQS("MlpPolicy", "Pendulum-v1", target_entropy="auto", **SMALL).entropy_goal == -0.5
 
 
 def test_paper_setting_has_the_published_constant_temperature():

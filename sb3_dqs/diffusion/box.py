@@ -8,14 +8,7 @@ from torch import nn
 
 from sb3_dqs.checks import check_choice, check_integer, check_positive, check_sigma_range
 from sb3_dqs.diffusion.entropy import boltzmann_entropy, policy_entropy
-from sb3_dqs.diffusion.estimators import (
-    BOX_ESTIMATORS,
-    Guide,
-    QFunction,
-    Regression,
-    box_posterior_mean,
-    q_values_and_gradients,
-)
+from sb3_dqs.diffusion.estimators import BOX_ESTIMATORS, Guide, QFunction, Regression, box_posterior_mean
 from sb3_dqs.diffusion.networks import PreconditionedDenoiser
 from sb3_dqs.diffusion.noise import geometric_sigmas, stratified_log_uniform_sigmas
 from sb3_dqs.diffusion.samplers import dpm_solver_pp_2m
@@ -25,9 +18,6 @@ Denoiser = Callable[[th.Tensor, th.Tensor], th.Tensor]
 # Variance of the guided proposals over that of the guessed posterior, and their smallest variance over that of the noise.
 GUIDE_WIDENING = 1.5
 GUIDE_MIN_RELATIVE_VARIANCE = 1e-3
-
-# The tilt moves each coordinate of the guide at most this many of its standard deviations: Q is not linear for ever.
-GUIDE_MAX_SHIFT = 2.0
 
 
 class BoxDiffusion(nn.Module):
@@ -122,12 +112,8 @@ class BoxDiffusion(nn.Module):
         uniforms = th.rand((self.n_score_samples // 2, *actions.shape), dtype=actions.dtype, device=actions.device)
         denoise = self.denoiser.condition(features)
         denoised_actions = denoise(noisy_actions, sigma)
-        centre = denoised_actions.detach().clamp(-1.0, 1.0)
-        guide_gradients = None
-        if self.score_estimator != "value":
-            guide_gradients = q_values_and_gradients(q_fn, centre.unsqueeze(0))[1].squeeze(0) / temperature
         signs = th.empty_like(actions).bernoulli_().mul_(2).sub_(1)
-        guide = denoiser_guide(denoise, centre, noisy_actions, sigma, signs, guide_gradients)
+        guide = denoiser_guide(denoise, denoised_actions, noisy_actions, sigma, signs)
         estimate = box_posterior_mean(q_fn, noisy_actions, sigma, temperature, uniforms, self.score_estimator, guide)
         # the EDM weight, 1 / c_out^2, gives every noise level the same say in the loss
         weight = 1 / self.denoiser.c_out(sigma) ** 2
@@ -140,7 +126,7 @@ class BoxDiffusion(nn.Module):
         with th.no_grad():
             entropy = boltzmann_entropy(estimate.squared_error[drawn], sigma[drawn], noise_range, actions.shape[1])
             entropy_of_policy = policy_entropy(
-                actions[drawn], noisy_actions[drawn], centre[drawn], sigma[drawn], noise_range, self.sigma_data
+                actions[drawn], noisy_actions[drawn], guide.mean[drawn], sigma[drawn], noise_range, self.sigma_data
             )
             # At large sigma the unguided proposals are nearly uniform on the box
             noisiest = (sigma >= sigma.max() / 2).squeeze(1)
@@ -149,28 +135,20 @@ class BoxDiffusion(nn.Module):
 
 
 def denoiser_guide(
-    denoise: Denoiser,
-    denoised_actions: th.Tensor,
-    noisy_actions: th.Tensor,
-    sigma: th.Tensor,
-    signs: th.Tensor,
-    log_density_gradients: th.Tensor | None = None,
+    denoise: Denoiser, denoised_actions: th.Tensor, noisy_actions: th.Tensor, sigma: th.Tensor, signs: th.Tensor
 ) -> Guide:
     """
-    Guess the posterior p(a | x): as wide as the slope of the denoiser tells, around its output, and pulled uphill from there.
+    Guess the posterior p(a | x) from the denoiser: around its output, and as wide as its slope tells.
 
     The covariance of the posterior is sigma^2 dD/dx. Its mean over the coordinates is measured along one random diagonal,
-    by a difference as long as the noise: where x lies between two modes the slope is steep, and the guide covers both. With
-    the gradient of the log-density the guide is tilted by that of ln p(a | x): at a wall it becomes the exponential law that
-    Q makes there, coordinate by coordinate, and where the denoiser still lags behind the critic it looks ahead.
-    Source: Tweedie's formula of second order; the tilt of a normal law by a linear log-density.
+    by a difference as long as the noise: where x lies between two modes the slope is steep, and the guide covers both.
+    Source: Tweedie's formula of second order.
 
     :param denoise: maps noisy actions (..., batch, action_dim) and sigma (batch, 1) to E[a | x]
-    :param denoised_actions: (batch, action_dim), E[a | x] at the noisy actions, in the box
+    :param denoised_actions: (batch, action_dim), E[a | x] at the noisy actions
     :param noisy_actions: (batch, action_dim)
     :param sigma: (batch, 1), noise levels, action units
     :param signs: (batch, action_dim), random signs, the direction of the diagonal
-    :param log_density_gradients: (batch, action_dim), grad Q / temperature at the denoised actions; None for no tilt
     :return: mean and scale of each row, detached
     """
     with th.no_grad():
@@ -180,9 +158,4 @@ def denoiser_guide(
         slope = ((ahead - behind) * diagonal).sum(dim=1, keepdim=True) / (2 * sigma)
         # a proposal law should be wider than its target, but needs no more than the noise itself
         relative_variance = (GUIDE_WIDENING * slope).clamp(GUIDE_MIN_RELATIVE_VARIANCE, 1.0)
-        guide_sigma = sigma * relative_variance.sqrt()
-        if log_density_gradients is None:
-            return Guide(denoised_actions, guide_sigma)
-        posterior_gradients = log_density_gradients - (denoised_actions - noisy_actions) / sigma**2
-        shift = (guide_sigma * posterior_gradients).clamp(-GUIDE_MAX_SHIFT, GUIDE_MAX_SHIFT) * guide_sigma
-        return Guide(denoised_actions + shift, guide_sigma)
+        return Guide(denoised_actions.clamp(-1.0, 1.0), sigma * relative_variance.sqrt())

@@ -45,7 +45,7 @@ class Guide(NamedTuple):
     """
     A guess of the posterior p(a | x), from which half of the proposals are drawn.
 
-    :param mean: (batch, action_dim), may lie outside the box
+    :param mean: (batch, action_dim), in the box
     :param sigma: (batch, 1), standard deviation > 0, action units
     """
 
@@ -107,7 +107,7 @@ def box_posterior_mean(
         with th.no_grad():
             q_values = q_fn(proposals)
     else:
-        q_values, q_gradients = q_values_and_gradients(q_fn, proposals)
+        q_values, q_gradients = _q_values_and_gradients(q_fn, proposals)
     q_spread = q_values[:n_unguided].std(dim=0)
     # weights sum to 1 per noisy action, so adding a constant to Q changes nothing
     weights = th.softmax(q_values / temperature + log_corrections, dim=0)
@@ -162,7 +162,7 @@ def smoothed_score(
     :param noise: (n_samples, batch, action_dim), standard normal
     :return: score, per action unit, and effective sample size
     """
-    q_values, q_gradients = q_values_and_gradients(q_fn, noisy_actions + sigma * noise)
+    q_values, q_gradients = _q_values_and_gradients(q_fn, noisy_actions + sigma * noise)
     weights = th.softmax(q_values / temperature, dim=0)
     score = _weighted_mean(weights, q_gradients / temperature)
     return Estimate(score, _effective_sample_size(weights))
@@ -190,14 +190,8 @@ def _proposals_and_log_corrections(
     return proposals, -F.softplus(log_ratio + log_odds), n_unguided
 
 
-def q_values_and_gradients(q_fn: QFunction, actions: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
-    """
-    Ask the critic, for values and slopes.
-
-    :param q_fn: maps actions (n, batch, action_dim) to Q values (n, batch); differentiable
-    :param actions: (n, batch, action_dim)
-    :return: Q (n, batch) and its gradient in the action (n, batch, action_dim), both detached
-    """
+def _q_values_and_gradients(q_fn: QFunction, actions: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+    """Q (n, batch) and its gradient in the action (n, batch, action_dim), both detached."""
     # Choosing rows would make a GPU wait for the host, and it hardly notices the work that is saved
     if isinstance(q_fn, SmallestOutput) and not actions.is_cuda:
         value_and_gradient = q_fn.value_and_gradient

@@ -48,7 +48,7 @@ def sample_dqs_params(trial: optuna.Trial, n_actions: int, n_envs: int, addition
         "automatic_temperature": trial.suggest_categorical("automatic_temperature", [True, False]),
     }
     if params["automatic_temperature"]:
-        # -0.25 per action dimension is the default, 0.69 is uniform
+        # -0.5 per action dimension is the default, 0.69 is uniform
         params["target_entropy"] = trial.suggest_float("target_entropy", -1.5 * n_actions, 0.3 * n_actions)
         budget = int(trial.user_attrs.get("n_timesteps", DEFAULT_BUDGET))
         params["cooling_updates"] = trial.suggest_int("cooling_updates", max(budget // 20, 1), max(budget, 2), log=True)

@@ -65,7 +65,7 @@ def test_smallest_output_goes_through_the_critic_in_bounded_parts(rows_at_once, 
 
     monkeypatch.setattr(smallest_output, "value_and_gradient", recorded)
     actions = th.rand(10, 6, 2)
-    found = estimators.q_values_and_gradients(smallest_output, actions)
+    found = estimators._q_values_and_gradients(smallest_output, actions)
     # a part is never less than one action per row of the batch
     assert max(n_rows) <= max(rows_at_once, 6)
     assert sum(n_rows) == 60

@@ -88,7 +88,7 @@ def test_defaults_of_dqs_lie_in_the_search_space():
         "n_action_candidates_pow": 0,
         "policy_delay": BoxDiffusion.DEFAULT_POLICY_DELAY,
         "automatic_temperature": True,
-        "target_entropy": -0.25,
+        "target_entropy": -0.5,
         "cooling_updates": 10_000,
     }
     trial = optuna.trial.FixedTrial(params)
