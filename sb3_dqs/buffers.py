@@ -17,8 +17,8 @@ class DeviceReplayBuffer(ReplayBuffer):
     """
     Replay buffer in the memory of the device: for any off-policy algorithm of SB3, by ``replay_buffer_class``.
 
-    A batch is drawn and gathered on the device, without waiting for the host and without a copy from it. Observations are
-    stored in their own type, but 64-bit floats as 32-bit, as the networks take them.
+    A batch is drawn and gathered on the device, without waiting for the host. Observations are stored in their own type, but
+    64-bit floats as 32-bit, as the networks take them. One-step returns only, and no hindsight replay.
 
     :param buffer_size: Max number of element in the buffer
     :param observation_space: Observation space, not a Dict
@@ -66,6 +66,14 @@ class DeviceReplayBuffer(ReplayBuffer):
             stored_dtype = th.float32 if dtype == th.float64 else dtype
             setattr(self, name, th.zeros(array.shape, dtype=stored_dtype, device=self._device))
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Arrays of the host, so that a machine without this device can load them
+        return {**self.__dict__, **{name: getattr(self, name).cpu().numpy() for name in STORED}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        arrays = {name: th.from_numpy(state[name]) for name in STORED}
+        self.__dict__.update({**state, **arrays, "_device": th.device("cpu")})
+
     @property
     def device(self) -> th.device:
         """Where the transitions lie; setting it moves them, as when a saved buffer is loaded on another machine."""
@@ -97,11 +105,12 @@ class DeviceReplayBuffer(ReplayBuffer):
         :param done: (n_envs,)
         :param infos: one dictionary for each environment
         """
+        if isinstance(self.observation_space, spaces.Discrete):
+            obs, next_obs = (values.reshape((self.n_envs, *self.obs_shape)) for values in (obs, next_obs))
+        action = action.reshape((self.n_envs, self.action_dim))
         timeouts = [self.handle_timeout_termination and info.get("TimeLimit.truncated", False) for info in infos]
-        values = (obs, next_obs, action, reward, done, timeouts)
-        for name, value in zip(STORED, values, strict=True):
-            row = getattr(self, name)[self.pos]
-            row.copy_(th.as_tensor(np.array(value).reshape(row.shape)), non_blocking=True)
+        for name, value in zip(STORED, (obs, next_obs, action, reward, done, timeouts), strict=True):
+            getattr(self, name)[self.pos] = th.as_tensor(np.array(value))
         self.pos += 1
         if self.pos == self.buffer_size:
             self.full = True
@@ -120,21 +129,22 @@ class DeviceReplayBuffer(ReplayBuffer):
         batch = {name: getattr(self, name)[rows, env_indices] for name in STORED}
         # Only use dones that are not due to timeouts
         dones = batch["dones"] * (1 - batch["timeouts"])
-        return ReplayBufferSamples(
-            self._normalized_observations(batch["observations"], env),
-            batch["actions"],
-            self._normalized_observations(batch["next_observations"], env),
-            dones.unsqueeze(1),
-            self._normalized_rewards(batch["rewards"], env).unsqueeze(1),
-        )
+        if env is not None and env.norm_obs:
+            observations, next_observations = self._normalized(env, batch["observations"], batch["next_observations"])
+        else:
+            observations, next_observations = batch["observations"], batch["next_observations"]
+        rewards = self._normalized_rewards(batch["rewards"], env)
+        return ReplayBufferSamples(observations, batch["actions"], next_observations, dones.unsqueeze(1), rewards.unsqueeze(1))
 
-    def _normalized_observations(self, observations: th.Tensor, env: VecNormalize | None) -> th.Tensor:
-        if env is None or not env.norm_obs:
-            return observations
+    def _normalized(self, env: VecNormalize, *observations: th.Tensor) -> list[th.Tensor]:
         statistics = env.obs_rms
         assert isinstance(statistics, RunningMeanStd)
-        mean, var = (th.as_tensor(value, dtype=th.float32).to(self._device) for value in (statistics.mean, statistics.var))
-        return ((observations - mean) / th.sqrt(var + env.epsilon)).clamp(-env.clip_obs, env.clip_obs)
+        mean, variance = (
+            th.as_tensor(value, dtype=th.float32).to(self._device, non_blocking=True)
+            for value in (statistics.mean, statistics.var)
+        )
+        scale = th.sqrt(variance + env.epsilon)
+        return [((values - mean) / scale).clamp(-env.clip_obs, env.clip_obs) for values in observations]
 
     def _normalized_rewards(self, rewards: th.Tensor, env: VecNormalize | None) -> th.Tensor:
         if env is None or not env.norm_reward:

@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import warnings
 from collections import defaultdict
 from typing import Any, ClassVar, TypeVar
 
@@ -25,8 +26,9 @@ from stable_baselines3.common.utils import FloatSchedule, get_parameters_by_name
 from torch.nn import functional as F
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from sb3_dqs.buffers import DeviceReplayBuffer
 from sb3_dqs.checks import check_choice, check_integer, check_positive, is_finite_number
-from sb3_dqs.graphed import GraphedUpdate
+from sb3_dqs.graphed import CudaRecorder, GraphedUpdate
 from sb3_dqs.policies import DIFFUSIONS, CnnPolicy, DiffusionActor, DiffusionPolicy, MlpPolicy, MultiInputPolicy, min_q_fn
 from sb3_dqs.temperature import Thermostat, cooling_entropy_target
 
@@ -86,8 +88,8 @@ class DQS(OffPolicyAlgorithm):
         deviation of Q over the action box, followed as Q is learned): 3.0 by default, a nearly uniform policy, whatever
         the scale of the rewards
     :param cooling_updates: with ``temperature="auto"``, the entropy target falls linearly from that of a nearly uniform
-        policy to ``target_entropy`` over this many updates, so that no good action is given up before it was tried (10000
-        by default; 0 to start with the final target)
+        policy to ``target_entropy`` over this many updates of the critic, so that no good action is given up before it was
+        tried (10000 by default; 0 to start with the final target)
     :param score_estimator: what the denoiser regresses on: ``"stein"`` (default), posterior mean with Stein's control
         variate; ``"value"``, without it, no gradients of Q; ``"gradient"``, gradients of Q alone. Box only.
     :param n_score_samples: actions per regression point at which the critic is asked (box 16, even; paper 1000)
@@ -100,7 +102,8 @@ class DQS(OffPolicyAlgorithm):
         ``squash``, ``loss_weight_offset``)
     :param use_cuda_graph: on a GPU, record the update once as a CUDA graph and replay it, which spares the host most of its
         work; goes well with :class:`~sb3_dqs.buffers.DeviceReplayBuffer`. Elsewhere, or where the update cannot be
-        recorded, a warning says so and updates run as ever.
+        recorded, a warning says so and updates run as ever. Learning rate and temperature follow their schedules; another
+        ``gamma``, ``tau`` or ``actor_batch_size`` during training has no effect on what was recorded.
     :param stats_window_size: Window size for the rollout logging, specifying the number of episodes to average
         the reported success rate, mean episode length, and mean reward over
     :param tensorboard_log: the log location for tensorboard (if None, no logging)
@@ -223,10 +226,16 @@ class DQS(OffPolicyAlgorithm):
         self.batch_norm_stats = get_parameters_by_name(self.critic, ["running_"])
         self.batch_norm_stats_target = get_parameters_by_name(self.critic_target, ["running_"])
         self._setup_temperature()
-        self.graphed_update = GraphedUpdate(self._update, self.device) if self.use_cuda_graph else None
+        self.graphed_update: GraphedUpdate[ReplayBufferSamples | DictReplayBufferSamples] | None = None
+        if self.use_cuda_graph and self.device.type == "cuda":
+            self.graphed_update = GraphedUpdate(self._update, CudaRecorder(self.device))
+        elif self.use_cuda_graph:
+            warnings.warn(f"use_cuda_graph=True has no effect on {self.device}: updates run eagerly", stacklevel=2)
 
     def _check_settings(self) -> None:
         check_choice("diffusion", self.diffusion, DIFFUSIONS)
+        if self.n_steps > 1 and self.replay_buffer_class is DeviceReplayBuffer:
+            raise ValueError(f"DeviceReplayBuffer has one-step returns, n_steps={self.n_steps} needs SB3's default buffer")
         if self.policy_delay is not None:
             check_integer("policy_delay", self.policy_delay, 1, "1 updates actor and critic together")
         check_integer("n_action_candidates", self.n_action_candidates, 1, "1 switches the ranking by Q off")
@@ -327,15 +336,16 @@ class DQS(OffPolicyAlgorithm):
         self._update_learning_rate([self.actor.optimizer, self.critic.optimizer])
         self._follow_temperature_schedule()
 
-        metrics: dict[str, list[th.Tensor]] = defaultdict(list)
+        metrics: dict[str, dict[int, th.Tensor]] = defaultdict(dict)
         update = self._update if self.graphed_update is None else self.graphed_update
         policy_delay = self.actor.diffusion.DEFAULT_POLICY_DELAY if self.policy_delay is None else self.policy_delay
         for _ in range(gradient_steps):
             replay_data = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)  # type: ignore[union-attr]
             self._n_updates += 1
-            self.thermostat.aim_at(self._current_target_entropy())
+            if self.temperature_schedule is None:
+                self.thermostat.aim_at(self._current_target_entropy())
             for name, value in update(replay_data, self._n_updates % policy_delay == 0).items():
-                metrics[name].append(value)
+                metrics[name][self._n_updates] = value
 
         self._check_and_log(metrics)
 
@@ -414,7 +424,7 @@ class DQS(OffPolicyAlgorithm):
     def _update_learning_rate(self, optimizers: list[th.optim.Optimizer] | th.optim.Optimizer) -> None:
         super()._update_learning_rate(optimizers)
         if self.graphed_update is not None:
-            self.graphed_update.hold_learning_rate(optimizers if isinstance(optimizers, list) else [optimizers])
+            self.graphed_update.prepare_optimizers(optimizers if isinstance(optimizers, list) else [optimizers])
 
     def _follow_temperature_schedule(self) -> None:
         if self.temperature_schedule is not None:
@@ -427,25 +437,29 @@ class DQS(OffPolicyAlgorithm):
         # Copy running stats, see GH issue #996
         polyak_update(self.batch_norm_stats, self.batch_norm_stats_target, 1.0)
 
-    def _check_and_log(self, metrics: dict[str, list[th.Tensor]]) -> None:
-        """Log the mean of each metric over this round of updates; one transfer from the device for all of them."""
+    def _check_and_log(self, metrics: dict[str, dict[int, th.Tensor]]) -> None:
+        """
+        Log the mean of each metric over this round of updates; one transfer from the device for all of them.
+
+        :param metrics: name -> number of the update -> value
+        """
         names = list(metrics)
-        rounds = [th.stack(metrics[name]) for name in names]
+        rounds = [th.stack(list(metrics[name].values())) for name in names]
         *means, temperature = th.stack([*(values.mean() for values in rounds), self.thermostat.temperature]).tolist()
         for name, mean, values in zip(names, means, rounds, strict=True):
             if not math.isfinite(mean):
-                self._raise_non_finite(name, values)
+                first_bad = int((~th.isfinite(values)).nonzero()[0])
+                self._raise_non_finite(name, list(metrics[name])[first_bad])
             self.logger.record(f"train/{name}", mean)
         self.logger.record("train/temperature", temperature)
         if self.temperature_schedule is None:
             self.logger.record("train/target_entropy", self._current_target_entropy() / self.action_dim)
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
 
-    def _raise_non_finite(self, name: str, values: th.Tensor) -> None:
+    def _raise_non_finite(self, name: str, n_update: int) -> None:
         # ValueError prunes an Optuna trial
-        first_bad = int((~th.isfinite(values)).nonzero()[0])
         raise ValueError(
-            f"{name} is not finite at update {self._n_updates - len(values) + first_bad + 1}, temperature "
+            f"{name} is not finite at update {n_update}, temperature "
             f"{self.thermostat.temperature.item():.3g}. Look for NaN or infinite rewards and observations (SB3's "
             "VecCheckNan finds them); else try a smaller learning_rate, or VecNormalize for observations and rewards. "
             "The model can still be saved."
@@ -473,8 +487,13 @@ class DQS(OffPolicyAlgorithm):
         self, load_path_or_dict: str | TensorDict, exact_match: bool = True, device: th.device | str = "auto"
     ) -> None:
         super().set_parameters(load_path_or_dict, exact_match, device)
+        # The parameters may come from a recorded run, and the optimisers' states have new places
+        for optimizer in (self.actor.optimizer, self.critic.optimizer):
+            for group in optimizer.param_groups:
+                if "capturable" in group:
+                    group["capturable"] = False
         if self.graphed_update is not None:
-            self.graphed_update.forget()  # optimisers have new states
+            self.graphed_update.forget()
 
     def _excluded_save_params(self) -> list[str]:
         return [

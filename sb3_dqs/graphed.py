@@ -1,8 +1,8 @@
 """How does an update run without the host? Recorded once as a CUDA graph, then replayed."""
 
 import warnings
-from collections.abc import Callable, Sequence
-from typing import Any, Generic, NamedTuple, TypeVar
+from collections.abc import Callable, Iterable
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import torch as th
 from torch.utils import _pytree as pytree
@@ -15,29 +15,69 @@ Replay = Callable[[], Outputs]
 N_WARM_UP_CALLS = 3
 
 
-def record_cuda_graph(function: Callable[[], Outputs]) -> Replay:
+class Recorder(Protocol):
+    """Runs functions without arguments, and makes recordings of them."""
+
+    device: th.device
+
+    def warm_up(self, function: Replay) -> tuple[Outputs, list[str]]:
+        """
+        :return: what the function returns, and what in it waited for the device
+        """
+
+    def record(self, function: Replay) -> Replay:
+        """
+        Record without computing anything.
+
+        :return: does again what the function does, with the tensors and numbers of now, and returns the same tensors each time
+        """
+
+
+class CudaRecorder:
     """
-    Record the kernels that a function launches; nothing is computed.
+    Recordings are CUDA graphs.
 
-    :param function: without host synchronisation; its tensors keep their places
-    :return: replays the kernels, and returns the same output tensors each time
-    :raises RuntimeError: if the function waits for the device
+    :param device: a CUDA device
     """
-    graph = th.cuda.CUDAGraph()
-    with th.cuda.graph(graph):
-        outputs = function()
 
-    def replay() -> Outputs:
-        graph.replay()
-        return outputs
+    def __init__(self, device: th.device):
+        self.device = device
+        # gradients remember the stream they were made on: warm-up and recording share one
+        self.stream = th.cuda.Stream(device)
 
-    return replay
+    def __reduce__(self) -> tuple[Any, ...]:
+        return CudaRecorder, (self.device,)
+
+    def warm_up(self, function: Replay) -> tuple[Outputs, list[str]]:
+        current_stream = th.cuda.current_stream(self.device)
+        self.stream.wait_stream(current_stream)
+        with th.cuda.stream(self.stream), warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            th.cuda.set_sync_debug_mode("warn")
+            try:
+                outputs = function()
+            finally:
+                th.cuda.set_sync_debug_mode("default")
+        current_stream.wait_stream(self.stream)
+        return outputs, [str(warning.message) for warning in caught if "synchroniz" in str(warning.message)]
+
+    def record(self, function: Replay) -> Replay:
+        graph = th.cuda.CUDAGraph()
+        with th.cuda.device(self.device), th.cuda.graph(graph, stream=self.stream):
+            outputs = function()
+
+        def replay() -> Outputs:
+            with th.cuda.device(self.device):
+                graph.replay()
+            return outputs
+
+        return replay
 
 
 class Recording(NamedTuple):
     """
-    :param leaves: tensors that the recorded kernels read the batch from
-    :param replay: runs the kernels
+    :param leaves: tensors that the recorded operations read the batch from
+    :param replay: runs the operations
     """
 
     leaves: list[Any]
@@ -49,25 +89,18 @@ class GraphedUpdate(Generic[Batch]):
     An update that is recorded at the first batch of its kind after some warm-up calls, and replayed from then on.
 
     Everything that changes from call to call must be in tensors that keep their places: the batch is copied to such, the
-    learning rate is :attr:`learning_rate`, random numbers come from the device's generator. Each warm-up call is an
-    ordinary update. Where recording fails, all calls stay ordinary and one warning says why.
+    learning rate is in :meth:`prepare_optimizers`'s tensor, random numbers come from the device's generator. Each warm-up
+    call is an ordinary update. An update that waits for the device cannot be recorded: a warning says why, and all calls
+    stay ordinary.
 
     :param update: maps a batch, any nesting of tensors, and a flag to scalars
-    :param device: of the tensors
-    :param record: makes a function that replays what a function without arguments does
+    :param recorder: makes the recordings
     """
 
-    def __init__(
-        self,
-        update: Callable[[Batch, bool], Outputs],
-        device: th.device,
-        record: Callable[[Callable[[], Outputs]], Replay] = record_cuda_graph,
-    ):
-        self.update, self.record = update, record
-        self.learning_rate = th.zeros((), device=device)
-        self.is_possible = device.type == "cuda" or record is not record_cuda_graph
-        if not self.is_possible:
-            warnings.warn(f"use_cuda_graph=True has no effect on {device}: updates run eagerly", stacklevel=2)
+    def __init__(self, update: Callable[[Batch, bool], Outputs], recorder: Recorder):
+        self.update, self.recorder = update, recorder
+        self.learning_rate = th.zeros((), device=recorder.device)
+        self.can_record = True
         self.forget()
 
     def forget(self) -> None:
@@ -78,10 +111,12 @@ class GraphedUpdate(Generic[Batch]):
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "recordings": {}, "n_calls": {}}
 
-    def hold_learning_rate(self, optimizers: Sequence[th.optim.Optimizer]) -> None:
-        """Move the learning rate of each optimiser, just set as a number, to the tensor that the recording reads."""
-        if not self.is_possible:
-            return
+    def prepare_optimizers(self, optimizers: Iterable[th.optim.Optimizer]) -> None:
+        """
+        Let a recording read the learning rate, just set as a number, from a tensor.
+
+        :param optimizers: all with the same learning rate
+        """
         for optimizer in optimizers:
             for group in optimizer.param_groups:
                 self.learning_rate.fill_(group["lr"])
@@ -94,36 +129,33 @@ class GraphedUpdate(Generic[Batch]):
         :param batch: passed to the update
         :param flag: passed to the update; each value has its own recording
         :return: scalars of this call
+        :raises RuntimeError: if the recording fails for another reason than waiting for the device
         """
-        if not self.is_possible:
+        if not self.can_record:
             return self.update(batch, flag)
         leaves, structure = pytree.tree_flatten(batch)
         kind = (flag, *((leaf.shape, leaf.dtype) if isinstance(leaf, th.Tensor) else leaf for leaf in leaves))
         if kind not in self.recordings:
             self.n_calls[kind] = self.n_calls.get(kind, 0) + 1
             if self.n_calls[kind] <= N_WARM_UP_CALLS:
-                return self._warm_up(batch, flag)
+                return self._warm_up(batch, flag, is_last=self.n_calls[kind] == N_WARM_UP_CALLS)
             own_leaves = [leaf.clone() if isinstance(leaf, th.Tensor) else leaf for leaf in leaves]
             own_batch = pytree.tree_unflatten(own_leaves, structure)
             try:
-                self.recordings[kind] = Recording(own_leaves, self.record(lambda: self.update(own_batch, flag)))
+                self.recordings[kind] = Recording(own_leaves, self.recorder.record(lambda: self.update(own_batch, flag)))
             except RuntimeError as error:
-                self.is_possible = False
-                warnings.warn(f"this update cannot be a CUDA graph and runs eagerly: {error}", stacklevel=2)
-                return self.update(batch, flag)
+                # The state of the device after a failed recording is not known: no way to go on
+                raise RuntimeError(f"the update cannot be a CUDA graph; pass use_cuda_graph=False. {error}") from error
         recording = self.recordings[kind]
         for own_leaf, leaf in zip(recording.leaves, leaves, strict=True):
             if isinstance(leaf, th.Tensor):
                 own_leaf.copy_(leaf, non_blocking=True)
         return {name: value.clone() for name, value in recording.replay().items()}
 
-    def _warm_up(self, batch: Batch, flag: bool) -> Outputs:
-        """On a stream of its own, as recording does: gradients remember the stream they were made on."""
-        if not self.learning_rate.is_cuda:
-            return self.update(batch, flag)
-        side_stream = th.cuda.Stream()
-        side_stream.wait_stream(th.cuda.current_stream())
-        with th.cuda.stream(side_stream):
-            outputs = self.update(batch, flag)
-        th.cuda.current_stream().wait_stream(side_stream)
+    def _warm_up(self, batch: Batch, flag: bool, is_last: bool) -> Outputs:
+        outputs, waits = self.recorder.warm_up(lambda: self.update(batch, flag))
+        if waits and is_last:
+            self.can_record = False
+            reason = f"this update waits for the device. {waits[0]}"
+            warnings.warn(f"no CUDA graph, updates run eagerly: {reason}", stacklevel=3)
         return outputs

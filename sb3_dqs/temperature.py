@@ -9,12 +9,13 @@ from torch import nn
 # every mode is visited.
 HOT_ENTROPY_PER_DIMENSION = 0.65
 
-# Change of the log temperature per update: per nat of entropy error per dimension, and at most. The entropy of a Gaussian
-# policy grows by half a nat per dimension and unit of log temperature, so small errors decay within about 400 updates.
+# Change of the log temperature per update of the actor: per nat of entropy error per dimension, and at most. The entropy of a
+# Gaussian policy grows by half a nat per dimension and unit of log temperature, so small errors decay within about 400 of
+# these updates.
 ENTROPY_GAIN = 5e-3
 MAX_STEP = 2e-3
 
-# Share of a new measurement in the running means: averages over about 100 updates.
+# Share of a new measurement in the running means: averages over about 100 updates of the actor.
 MEASUREMENT_RATE = 0.01
 
 # The log of the relative temperature stays within these bounds: only met when Q does not depend on the action at all.

@@ -1,5 +1,7 @@
 """The buffer on the device holds and returns what SB3's does."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch as th
@@ -96,6 +98,25 @@ def test_algorithms_learn_save_and_go_on_with_it(algorithm, tmp_path):
     other.learn(30)
 
 
+def test_a_pickle_has_nothing_of_the_device_in_it():
+    buffer = filled(DeviceReplayBuffer, OBSERVATIONS["float64"])
+    buffer._device = th.device("cuda:1")
+    assert all(isinstance(buffer.__getstate__()[name], np.ndarray) for name in STORED)
+    loaded = pickle.loads(pickle.dumps(buffer))
+    assert loaded.device == th.device("cpu"), "until the algorithm that loads it sets its own"
+    assert th.equal(loaded.observations, buffer.observations)
+
+
+def test_timeouts_are_ends_where_they_are_not_handled():
+    space = OBSERVATIONS["float64"]
+    buffer = DeviceReplayBuffer(4, space, spaces.Box(-1.0, 1.0, (2,)), "cpu", handle_timeout_termination=False)
+    rows = (space.sample()[None], space.sample()[None], np.zeros((1, 2)), np.ones(1), np.ones(1))
+    buffer.add(*rows, [{"TimeLimit.truncated": True}])
+    assert buffer.sample(3).dones.tolist() == [[1.0]] * 3
+    with pytest.raises(RuntimeError, match="must match the existing size"):
+        buffer.add(np.zeros((1, 4)), *rows[1:], [{}])
+
+
 def test_setting_the_device_moves_what_is_stored():
     buffer = filled(DeviceReplayBuffer, OBSERVATIONS["float64"])
     buffer.device = th.device("meta")
@@ -106,5 +127,7 @@ def test_what_it_does_not_hold_is_refused():
     env = DummyVecEnv([lambda: RandomEnv(spaces.Dict({"x": spaces.Box(-1.0, 1.0, (2,))}))])
     with pytest.raises(ValueError, match="does not hold Dict observations; use SB3's DictReplayBuffer"):
         DQS("MultiInputPolicy", env, replay_buffer_class=DeviceReplayBuffer, **SMALL)
+    with pytest.raises(ValueError, match="DeviceReplayBuffer has one-step returns, n_steps=3"):
+        DQS("MlpPolicy", "Pendulum-v1", replay_buffer_class=DeviceReplayBuffer, n_steps=3, **SMALL)
     with pytest.raises(ValueError, match="does not support optimize_memory_usage=True"):
         DQS("MlpPolicy", "Pendulum-v1", replay_buffer_class=DeviceReplayBuffer, optimize_memory_usage=True, **SMALL)

@@ -29,7 +29,8 @@ class PaperDiffusion(nn.Module):
     :param loss_weight_offset: the loss at time t is weighted by sigma(t)^2 plus this
     """
 
-    # Regression points per update (None: the critic's whole batch), and the share of them that is drawn from the policy
+    # Critic updates per regression, regression points (None: the critic's whole batch), and the share of them that is drawn
+    # from the policy
     DEFAULT_POLICY_DELAY = 1
     DEFAULT_BATCH_SIZE: int | None = None
     ON_POLICY_SHARE = 0.0
