@@ -15,8 +15,9 @@ import functools
 import inspect
 import json
 import os
-import platform
 import resource
+import subprocess
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -27,15 +28,23 @@ from typing import Any
 from unittest import mock
 
 import gymnasium as gym
+import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import torch as th
 from gymnasium import spaces
 from sb3_contrib import TQC, CrossQ
 from stable_baselines3 import SAC, TD3
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.sac import sac
 
+from benchmarks.train import commit_of_code, processor
 from sb3_dqs import DQS
+from sb3_dqs.buffers import DeviceReplayBuffer
+from sb3_dqs.diffusion import box
 from sb3_dqs.diffusion.box import BoxDiffusion
+
+matplotlib.use("Agg")
 
 RESULTS = Path(__file__).parent / "results" / "speed"
 PACKAGES = ("sb3-dqs", "stable-baselines3", "sb3-contrib", "torch", "gymnasium", "numpy")
@@ -51,12 +60,13 @@ Variant = tuple[type[OffPolicyAlgorithm], dict[str, Any]]
 
 ALGORITHMS: dict[str, Variant] = {
     "SAC": (SAC, {}),
+    # DQS's optimisers are fused by default
+    "SAC, fused Adam": (SAC, {"policy_kwargs": {"optimizer_kwargs": {"fused": True}}}),
     "TD3": (TD3, {}),
     "TQC": (TQC, {}),
     "CrossQ": (CrossQ, {}),
     "DQS": (DQS, {}),
     "DQS, policy_delay=1": (DQS, {"policy_delay": 1}),
-    "DQS, policy_delay=2": (DQS, {"policy_delay": 2}),
     "DQS, score_estimator='value'": (DQS, {"score_estimator": "value"}),
     "DQS, n_score_samples=32": (DQS, {"n_score_samples": 32}),
     "DQS, n_score_samples=64": (DQS, {"n_score_samples": 64}),
@@ -64,6 +74,18 @@ ALGORITHMS: dict[str, Variant] = {
     "DQS, n_diffusion_steps=8": (DQS, {"n_diffusion_steps": 8}),
 }
 PAPER: dict[str, Variant] = {"DQS, diffusion='paper'": (DQS, {"diffusion": "paper"})}
+
+# What a GPU can do beside
+RECORDED: dict[str, Any] = {"use_cuda_graph": True, "replay_buffer_class": DeviceReplayBuffer}
+ON_A_GPU: dict[str, Variant] = {
+    "SAC, DeviceReplayBuffer": (SAC, {"replay_buffer_class": DeviceReplayBuffer}),
+    "DQS, recorded": (DQS, RECORDED),
+    "DQS, n_score_samples=64, recorded": (DQS, {"n_score_samples": 64, **RECORDED}),
+}
+PAPER_ON_A_GPU: dict[str, Variant] = {"DQS, diffusion='paper', recorded": (DQS, {"diffusion": "paper", **RECORDED})}
+
+# Holds as many actor updates of policy_delay 2 as of 3
+N_UPDATES = 12
 
 # One at a time changes from the default setting and HalfCheetah's shapes
 SCALING: dict[str, list[int]] = {
@@ -95,12 +117,15 @@ class RandomEnv(gym.Env):
 
 def prepared(variant: Variant, env: gym.Env | str, device: str, width: int = WIDTH, **settings: Any) -> OffPolicyAlgorithm:
     """A model of the common network size whose buffer is filled by random actions, with some updates behind it."""
-    algorithm, own_settings = variant
-    settings = {"batch_size": BATCH_SIZE, "learning_starts": 1_500, "seed": 0, "device": device, **settings, **own_settings}
-    model = algorithm("MlpPolicy", env, policy_kwargs={"net_arch": [width, width]}, **settings)
+    algorithm, own = variant
+    settings = {"batch_size": BATCH_SIZE, "learning_starts": 1_500, "seed": 0, "device": device, **settings, **own}
+    settings["policy_kwargs"] = {"net_arch": [width, width], **own.get("policy_kwargs", {})}
+    model = algorithm("MlpPolicy", env, **settings)
     model.learn(1_400, log_interval=10**9)  # random actions, no updates
     model.learning_starts = 0
-    model.train(2, model.batch_size)
+    # recordings are made within the first eight updates
+    is_slow = settings.get("diffusion") == "paper" and device == "cpu"
+    model.train(1 if is_slow else N_UPDATES, model.batch_size)
     return model
 
 
@@ -143,41 +168,47 @@ def measured_rounds(
 
 def compare_algorithms(device: str, n_rounds: int, include_paper: bool) -> dict[str, Any]:
     """Update, predict of 1 and 64 observations, and whole ``learn`` steps, each as a ratio to SAC's time."""
-    variants = {**ALGORITHMS, **(PAPER if include_paper else {})}
+    is_gpu = device.startswith("cuda")
+    variants = {**ALGORITHMS, **(ON_A_GPU if is_gpu else {}), **(PAPER if include_paper else {})}
+    if is_gpu and include_paper:
+        variants |= PAPER_ON_A_GPU
     models = {name: prepared(variant, ENV_ID, device) for name, variant in variants.items()}
     observations = np.random.default_rng(0).standard_normal((64, N_OBSERVATIONS))
-    # an even number of updates holds as many actor updates whatever the delay
-    n_updates = {name: 1 if name in PAPER and device == "cpu" else 10 for name in models}
+    steps = {name: step_of_learn(model) for name, model in models.items()}
+    n_updates = {name: 1 if name in PAPER and not is_gpu else N_UPDATES for name in models}
     measurements: dict[str, Callable[[str, OffPolicyAlgorithm], tuple[Callable[[], Any], int]]] = {
         "update": lambda name, model: (lambda: model.train(1, BATCH_SIZE), n_updates[name]),
         "predict_1": lambda name, model: (lambda: model.predict(observations[:1]), 3 * n_updates[name]),
         "predict_64": lambda name, model: (lambda: model.predict(observations), n_updates[name]),
-        "learn_step": lambda name, model: (lambda: learn_on(model), 20),
+        "learn_step": lambda name, model: (steps[name], 2 * N_UPDATES),
     }
     results = {}
     for measurement, task_of in measurements.items():
-        skipped = PAPER if measurement == "learn_step" and device == "cpu" else {}
+        skipped = PAPER if measurement == "learn_step" and not is_gpu else {}
         tasks = {name: task_of(name, model) for name, model in models.items() if name not in skipped}
         results[measurement] = measured_rounds(tasks, n_rounds, device, "SAC")
     return results
 
 
-def learn_on(model: OffPolicyAlgorithm) -> None:
-    """One step of the environment and its update, as ``learn`` does them; its preparations are not counted."""
-    if not hasattr(model, "speed_callback"):
-        _, model.speed_callback = model._setup_learn(10**9, None)  # type: ignore[attr-defined]
-        model.speed_callback.on_training_start({}, {})  # type: ignore[attr-defined]
-    assert model.env is not None
-    assert model.replay_buffer is not None
-    model.collect_rollouts(
-        model.env,
-        train_freq=model.train_freq,  # type: ignore[arg-type]
-        action_noise=model.action_noise,
-        callback=model.speed_callback,  # type: ignore[attr-defined]
-        learning_starts=0,
-        replay_buffer=model.replay_buffer,
-    )
-    model.train(gradient_steps=1, batch_size=model.batch_size)
+def step_of_learn(model: OffPolicyAlgorithm) -> Callable[[], None]:
+    """One step of the environment and its update, as ``learn`` does them, without its preparations."""
+    _, callback = model._setup_learn(10**9, None)
+    callback.on_training_start({}, {})
+
+    def step() -> None:
+        assert model.env is not None
+        assert model.replay_buffer is not None
+        model.collect_rollouts(
+            model.env,
+            train_freq=model.train_freq,  # type: ignore[arg-type]
+            action_noise=model.action_noise,
+            callback=callback,
+            learning_starts=0,
+            replay_buffer=model.replay_buffer,
+        )
+        model.train(gradient_steps=1, batch_size=model.batch_size)
+
+    return step
 
 
 class Stopwatch:
@@ -205,51 +236,59 @@ class Stopwatch:
         return wrapper
 
 
-def break_down(device: str, n_updates: int) -> dict[str, dict[str, float]]:
+def timed_update(name: str, device: str) -> Callable[[], dict[str, float]]:
     """
-    Where an update's time goes: share of SAC's whole update, for SAC and DQS.
+    An update of SAC or DQS that returns its seconds by part.
 
-    SB3's SAC has its critic and actor steps in one function, so there both stand under "critic and actor step".
+    SB3's SAC has its critic and actor steps in one function, so there both stand under "critic and actor step, rest".
     """
-    shares: dict[str, dict[str, float]] = {}
-    whole_of_sac = 0.0
-    for name in ("SAC", "DQS"):
-        model: Any = prepared(ALGORITHMS[name], ENV_ID, device)
-        stopwatch = Stopwatch(device)
-        targets: list[tuple[Any, str, str]] = [
-            (model.replay_buffer, "sample", "replay sampling"),
-            (model.critic_target, "forward", "TD target"),
-            (model.actor.optimizer, "step", "optimiser"),
-            (model.critic.optimizer, "step", "optimiser"),
+    model: Any = prepared(ALGORITHMS[name], ENV_ID, device)
+    stopwatch = Stopwatch(device)
+    parts: list[tuple[Any, str, str]] = [
+        (model.replay_buffer, "sample", "replay sampling"),
+        (model.critic_target, "forward", "target critic"),
+        (model.actor.optimizer, "step", "optimiser"),
+        (model.critic.optimizer, "step", "optimiser"),
+    ]
+    if name == "SAC":
+        parts += [
+            (model.ent_coef_optimizer, "step", "optimiser"),
+            (sac, "polyak_update", "Polyak"),
+            (model, "train", "critic and actor step, rest"),
         ]
-        if name == "SAC":
-            from stable_baselines3.sac import sac
+    else:
+        parts += [
+            (model, "_sample_next_actions", "next actions"),
+            (model, "_update_critic", "critic step"),
+            (box, "box_posterior_mean", "score target"),
+            (model, "_update_actor", "actor step"),
+            (model, "_update_target_network", "Polyak"),
+            (model, "train", "rest"),
+        ]
 
-            targets += [
-                (model.ent_coef_optimizer, "step", "optimiser"),
-                (sac, "polyak_update", "Polyak"),
-                (model, "train", "critic and actor step, rest"),
-            ]
-        else:
-            from sb3_dqs.diffusion import box
-
-            targets += [
-                (model, "_sample_next_actions", "TD target"),
-                (model, "_update_critic", "critic step"),
-                (box, "box_posterior_mean", "score target"),
-                (model, "_update_actor", "actor step"),
-                (model, "_update_target_network", "Polyak"),
-                (model, "train", "rest"),
-            ]
+    def update() -> dict[str, float]:
+        stopwatch.seconds.clear()
         with ExitStack() as patches:
-            for owner, attribute, label in targets:
-                patches.enter_context(mock.patch.object(owner, attribute, stopwatch.timed(label, getattr(owner, attribute))))
-            for _ in range(n_updates):
+            for owner, attribute, part in parts:
+                patches.enter_context(mock.patch.object(owner, attribute, stopwatch.timed(part, getattr(owner, attribute))))
+            for _ in range(N_UPDATES):
                 model.train(1, BATCH_SIZE)
-        if name == "SAC":
-            whole_of_sac = sum(stopwatch.seconds.values())
-        shares[name] = {label: seconds / whole_of_sac for label, seconds in stopwatch.seconds.items()}
-    return shares
+        return dict(stopwatch.seconds)
+
+    return update
+
+
+def break_down(device: str, n_rounds: int) -> dict[str, dict[str, float]]:
+    """Where an update's time goes: median over rounds of each part's share of SAC's whole update in the same round."""
+    updates = {name: timed_update(name, device) for name in ("SAC", "DQS")}
+    shares: dict[str, dict[str, list[float]]] = {name: defaultdict(list) for name in updates}
+    for _ in range(n_rounds):
+        seconds = {name: update() for name, update in updates.items()}
+        whole_of_sac = sum(seconds["SAC"].values())
+        for name, parts in seconds.items():
+            for part, value in parts.items():
+                shares[name][part].append(value / whole_of_sac)
+    return {name: {part: float(np.median(values)) for part, values in parts.items()} for name, parts in shares.items()}
 
 
 def multiplications(
@@ -263,6 +302,7 @@ def multiplications(
     policy_delay: int,
     n_critics: int = 2,
     embedding_dim: int = 16,
+    is_gpu: bool = False,
 ) -> float:
     """
     Multiplications in the matrix products of one default update of DQS, counted by hand.
@@ -278,9 +318,9 @@ def multiplications(
     td_target = n_critics * batch_size * (critic_first + critic_rest)
     critic_step = n_critics * batch_size * (2 * critic_first + 3 * critic_rest)
     proposals = actor_batch_size * n_score_samples
-    # values by all critics; gradients by the one with the smallest value
+    # values by all critics; gradients by the one with the smallest value, on a GPU by all
     score_target = n_critics * (actor_batch_size * n_observations * width + proposals * (n_actions * width + critic_rest))
-    score_target += proposals * (n_actions * width + critic_rest)
+    score_target += (n_critics if is_gpu else 1) * proposals * (n_actions * width + critic_rest)
     # one pass that is trained (three products) and two that measure the guide
     actor_step = actor_batch_size * (2 * (denoiser_state + embedding_dim * width) + 5 * denoiser_rest)
     return next_actions + td_target + critic_step + (score_target + actor_step) / policy_delay
@@ -298,10 +338,11 @@ def scale(device: str, n_rounds: int) -> dict[str, list[dict[str, float]]]:
         "width": WIDTH,
     }
     assert BoxDiffusion.DEFAULT_BATCH_SIZE is not None
-    fixed = {
+    fixed: dict[str, Any] = {
         "n_observations": N_OBSERVATIONS,
         "actor_batch_size": BoxDiffusion.DEFAULT_BATCH_SIZE,
         "policy_delay": BoxDiffusion.DEFAULT_POLICY_DELAY,
+        "is_gpu": device.startswith("cuda"),
     }
     curves: dict[str, list[dict[str, float]]] = {}
     for setting, values in SCALING.items():
@@ -310,7 +351,7 @@ def scale(device: str, n_rounds: int) -> dict[str, list[dict[str, float]]]:
             settings = {**default, setting: value}
             env = RandomEnv(N_OBSERVATIONS, settings.pop("n_actions"))
             models[str(value)] = prepared((DQS, {}), env, device, **settings)
-        tasks = {name: (functools.partial(model.train, 1, model.batch_size), 6) for name, model in models.items()}
+        tasks = {name: (functools.partial(model.train, 1, model.batch_size), N_UPDATES) for name, model in models.items()}
         summary = measured_rounds(tasks, n_rounds, device, "default")
         curves[setting] = [
             {
@@ -324,21 +365,21 @@ def scale(device: str, n_rounds: int) -> dict[str, list[dict[str, float]]]:
 
 
 def peak_memory_of(name: str, device: str, is_full: bool) -> None:
-    """Print the peak resident memory, MiB, of ``learn`` with a buffer of a million transitions; run in its own process."""
+    """Print the peak memory of host and device, MiB, of ``learn`` with a buffer of 1e6; run in its own process."""
     algorithm, settings = ALGORITHMS[name]
     model = algorithm("MlpPolicy", MEMORY_ENV_ID, seed=0, device=device, learning_starts=500, **settings)
     if is_full:
         for array in (model.replay_buffer.observations, model.replay_buffer.next_observations):  # type: ignore[union-attr]
             array.fill(0)
     model.learn(1_000, log_interval=10**9)
-    print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    if device.startswith("cuda"):
+        peak += th.cuda.max_memory_allocated() / 2**20
+    print(json.dumps(peak))
 
 
 def compare_memory(device: str) -> dict[str, dict[str, float]]:
-    """Peak resident memory, MiB, of ``learn`` on Humanoid's shapes, buffer of 1e6: all of it in memory, or what was used."""
-    import subprocess
-    import sys
-
+    """Peak memory, MiB, of ``learn`` on Humanoid's shapes, buffer of 1e6: all of it in memory, or what was used."""
     peaks: dict[str, dict[str, float]] = {}
     for name in ("SAC", "DQS"):
         peaks[name] = {}
@@ -355,30 +396,39 @@ def ratio_cell(summary: dict[str, float] | None) -> str:
 
 def report(path: Path) -> None:
     """Print the tables of one result file and draw its figure."""
-    results = json.loads(path.read_text())
-    print(f"\n{path.stem}: {results['machine']}, {results['threads']} thread(s)\n")
+    parts = json.loads(path.read_text())
+    results = {name: part["measured"] for name, part in parts.items()}
+    captions = {}
+    for name, part in parts.items():
+        of = part["conditions"]
+        captions[name] = (
+            f"{of['machine']}, {of['threads']} thread(s), torch {of['versions']['torch']}, commit {of['commit'][:7]}"
+        )
     if "algorithms" in results:
         measurements = results["algorithms"]
-        print(
-            "| ratio to SAC: median (quartiles) | update | predict, 1 | predict, 64 | step of learn |\n|---|---|---|---|---|"
-        )
+        print(f"\n{captions['algorithms']}; all networks 2 x {WIDTH}, CrossQ's critics too, whose default is wider\n")
+        print("| time, times SAC's: median (quartiles) | update | predict, 1 | predict, 64 | step of learn |")
+        print("|---|---|---|---|---|")
         for name in measurements["update"]:
             cells = [ratio_cell(measurements[key].get(name)) for key in ("update", "predict_1", "predict_64", "learn_step")]
             print(f"| {name} | " + " | ".join(cells) + " |")
     if "breakdown" in results:
-        print("\n| share of SAC's update | SAC | DQS |\n|---|---|---|")
+        print(f"\n{captions['breakdown']}\n")
+        print("| share of SAC's update | SAC | DQS |\n|---|---|---|")
         shares = results["breakdown"]
         for label in dict.fromkeys([*shares["DQS"], *shares["SAC"]]):
             cells = [f"{shares[name][label]:.2f}" if label in shares[name] else "-" for name in ("SAC", "DQS")]
             print(f"| {label} | " + " | ".join(cells) + " |")
         print("| all | " + " | ".join(f"{sum(shares[name].values()):.2f}" for name in ("SAC", "DQS")) + " |")
     if "scaling" in results:
-        print("\n| setting | value | update, times the default's | multiplications, times the default's |\n|---|---|---|---|")
+        print(f"\n{captions['scaling']}\n")
+        print("| setting | value | update, times the default's | multiplications, times the default's |\n|---|---|---|---|")
         for setting, points in results["scaling"].items():
             for point in points:
                 print(f"| {setting} | {point['value']} | {ratio_cell(point)} | {point['counted']:.2f} |")
     if "memory" in results:
-        print("\n| peak memory, MiB | full buffer | 1000 transitions |\n|---|---|---|")
+        print(f"\n{captions['memory']}\n")
+        print("| peak memory, MiB | full buffer | 1000 transitions |\n|---|---|---|")
         for name, peaks in results["memory"].items():
             print(f"| {name} | {peaks['full buffer']:.0f} | {peaks['1000 transitions']:.0f} |")
     draw(results, path.with_suffix(".png"))
@@ -386,11 +436,6 @@ def report(path: Path) -> None:
 
 def draw(results: dict[str, Any], path: Path) -> None:
     """Bars of the algorithms' ratios, curves of the scaling."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     measurements, curves = results.get("algorithms", {}), results.get("scaling", {})
     n_panels = len(measurements) + len(curves)
     if n_panels == 0:
@@ -438,20 +483,21 @@ def main() -> None:
     if not arguments.report:
         th.set_num_threads(arguments.threads)
         results = json.loads(path.read_text()) if path.exists() else {}
-        machine = th.cuda.get_device_name() if arguments.device.startswith("cuda") else f"{platform.machine()} CPU"
-        results.update(
-            machine=f"{machine}, {os.cpu_count()} cores",
-            threads=arguments.threads,
-            versions={package: metadata.version(package) for package in PACKAGES},
-        )
+        machine = th.cuda.get_device_name() if arguments.device.startswith("cuda") else processor()
+        conditions = {
+            "machine": f"{machine}, {os.cpu_count()} cores",
+            "threads": arguments.threads,
+            "versions": {package: metadata.version(package) for package in PACKAGES},
+            **commit_of_code(),
+        }
         measure: dict[str, Callable[[], Any]] = {
             "algorithms": lambda: compare_algorithms(arguments.device, arguments.rounds, arguments.include_paper),
-            "breakdown": lambda: break_down(arguments.device, 200),
+            "breakdown": lambda: break_down(arguments.device, arguments.rounds),
             "scaling": lambda: scale(arguments.device, arguments.rounds),
             "memory": lambda: compare_memory(arguments.device),
         }
         for part in arguments.parts:
-            results[part] = measure[part]()
+            results[part] = {"conditions": conditions, "measured": measure[part]()}
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(results, indent=1) + "\n")
     for result in [path] if not arguments.report else sorted(RESULTS.glob("*.json")):
