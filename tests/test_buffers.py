@@ -1,5 +1,6 @@
 """The buffer on the device holds and returns what SB3's does."""
 
+import copy
 import pickle
 
 import numpy as np
@@ -86,7 +87,8 @@ def test_it_normalises_as_vec_normalize_does():
 def test_algorithms_learn_save_and_go_on_with_it(algorithm, tmp_path):
     def made():
         env = make_vec_env("Pendulum-v1", 2, seed=0)
-        return algorithm("MlpPolicy", env, replay_buffer_class=DeviceReplayBuffer, seed=0, device="cpu", **SMALL)
+        settings = copy.deepcopy(SMALL)  # SAC writes into its policy_kwargs
+        return algorithm("MlpPolicy", env, replay_buffer_class=DeviceReplayBuffer, seed=0, device="cpu", **settings)
 
     model, same = made().learn(60), made().learn(60)
     for name, value in model.policy.state_dict().items():
