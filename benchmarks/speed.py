@@ -22,7 +22,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -38,7 +37,7 @@ from stable_baselines3 import SAC, TD3
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.sac import sac
 
-from benchmarks.train import commit_of_code, processor
+from benchmarks.train import commit_of_code, processor, versions
 from sb3_dqs import DQS
 from sb3_dqs.buffers import DeviceReplayBuffer
 from sb3_dqs.diffusion import box
@@ -47,7 +46,6 @@ from sb3_dqs.diffusion.box import BoxDiffusion
 matplotlib.use("Agg")
 
 RESULTS = Path(__file__).parent / "results" / "speed"
-PACKAGES = ("sb3-dqs", "stable-baselines3", "sb3-contrib", "torch", "gymnasium", "numpy")
 PARTS = ("algorithms", "breakdown", "scaling", "memory")
 
 WIDTH = 256
@@ -84,7 +82,7 @@ ON_A_GPU: dict[str, Variant] = {
 }
 PAPER_ON_A_GPU: dict[str, Variant] = {"DQS, diffusion='paper', recorded": (DQS, {"diffusion": "paper", **RECORDED})}
 
-# Holds as many actor updates of policy_delay 2 as of 3
+# A multiple of every policy_delay among them, so that each round holds the same number of actor updates
 N_UPDATES = 12
 
 # One at a time changes from the default setting and HalfCheetah's shapes
@@ -401,9 +399,7 @@ def report(path: Path) -> None:
     captions = {}
     for name, part in parts.items():
         of = part["conditions"]
-        captions[name] = (
-            f"{of['machine']}, {of['threads']} thread(s), torch {of['versions']['torch']}, commit {of['commit'][:7]}"
-        )
+        captions[name] = f"{of['machine']}, {of['threads']} thread(s), torch {of['versions']['torch']}, commit {of['commit']}"
     if "algorithms" in results:
         measurements = results["algorithms"]
         print(f"\n{captions['algorithms']}; all networks 2 x {WIDTH}, CrossQ's critics too, whose default is wider\n")
@@ -487,7 +483,7 @@ def main() -> None:
         conditions = {
             "machine": f"{machine}, {os.cpu_count()} cores",
             "threads": arguments.threads,
-            "versions": {package: metadata.version(package) for package in PACKAGES},
+            "versions": versions(),
             **commit_of_code(),
         }
         measure: dict[str, Callable[[], Any]] = {
