@@ -172,7 +172,7 @@ def aggregate_tables(groups: Groups, tier: Tier) -> list[Table]:
 def environment_table(groups: Groups, tier: Tier, environment: str) -> Table:
     """Returns of the last evaluation, cost, and the measures of every algorithm in one environment."""
     of_environment = {algorithm: results for (algorithm, name), results in groups.items() if name == environment}
-    measures = list(dict.fromkeys(itertools.chain(*(results[0]["measures"] for results in of_environment.values()))))
+    measures = list(dict.fromkeys(itertools.chain(*(results[-1]["measures"] for results in of_environment.values()))))
     goals = [
         name
         for name in ("success", "goals_reached", "goal_entropy")
@@ -192,7 +192,9 @@ def environment_table(groups: Groups, tier: Tier, environment: str) -> Table:
             row += [_mean_and_range([record[clock] / 60 for record in last]) for clock in ("seconds", "cpu_seconds")]
             row += [_mean_and_range([record["goals"][name] for record in last]) for name in goals]
         row += [
-            _mean_and_range([result["measures"][name] for result in results]) if name in results[0]["measures"] else ""
+            _mean_and_range([result["measures"][name] for result in results])
+            if all(name in result["measures"] for result in results)
+            else ""
             for name in measures
         ]
         rows.append(row)

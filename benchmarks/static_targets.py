@@ -18,7 +18,7 @@ from torch import nn
 
 from sb3_dqs.diffusion.box import BoxDiffusion
 from sb3_dqs.diffusion.paper import PaperDiffusion
-from sb3_dqs.metrics import maximum_mean_discrepancy
+from sb3_dqs.metrics import boltzmann_masses, draws_from_masses, maximum_mean_discrepancy
 
 LogDensity = Callable[[th.Tensor], th.Tensor]
 N_SAMPLES = 4_000
@@ -48,13 +48,8 @@ LAWS: dict[str, LogDensity] = {"four peaks": four_peaks, "ring": ring, "corner":
 
 
 def exact_draws(log_density: LogDensity, n_samples: int) -> th.Tensor:
-    """Draws from the law on the box, by its masses on a fine grid and a uniform draw in the cell."""
-    n_cells = 1_000
-    width = 2 / n_cells
-    centres = th.linspace(-1 + width / 2, 1 - width / 2, n_cells)
-    grid = th.cartesian_prod(centres, centres)
-    cells = th.multinomial(th.softmax(log_density(grid).double(), dim=0), n_samples, replacement=True)
-    return grid[cells] + width * (th.rand(n_samples, ACTION_DIM) - 0.5)
+    """Draws from the law on the box, by its masses on a fine grid."""
+    return draws_from_masses(boltzmann_masses(log_density, 1.0, ACTION_DIM, n_bins=1_000, points_per_bin=1), n_samples).float()
 
 
 def trained(diffusion: BoxDiffusion | PaperDiffusion, log_density: LogDensity, n_updates: int, n_rows: int) -> None:

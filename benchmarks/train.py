@@ -27,13 +27,13 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from torch import nn
 
-from benchmarks.measures import final_measures, goals_of
+from benchmarks.measures import final_measures
 from benchmarks.plan import Run
 from benchmarks.static_targets import ACTION_DIM, LAWS, N_SAMPLES, exact_draws, rows_per_update, sampled_actions, trained
 from benchmarks.store import Store, write_whole
 from sb3_dqs import DQS
-from sb3_dqs.evaluation import Episode, roll_out
-from sb3_dqs.metrics import boltzmann_masses, maximum_mean_discrepancy, sliced_wasserstein_2, total_variation
+from sb3_dqs.evaluation import Episode, goals_of, roll_out
+from sb3_dqs.metrics import GoalStatistics, boltzmann_masses, maximum_mean_discrepancy, sliced_wasserstein_2, total_variation
 from sb3_dqs.policies import DIFFUSIONS
 
 CLASSES: dict[str, type[OffPolicyAlgorithm]] = {"DQS": DQS, "SAC": SAC, "TD3": TD3, "TQC": TQC, "CrossQ": CrossQ}
@@ -163,13 +163,14 @@ class Evaluation(BaseCallback):
             th.manual_seed(STOCHASTIC_SEED)
             stochastic_envs = self.envs[: settings["stochastic_episodes"]]
             self.last_episodes = roll_out(self.model, stochastic_envs, STOCHASTIC_SEED, deterministic=False)
+        goals = goals_of(self.last_episodes, self.envs[0])
         record: dict[str, Any] = {
             "steps": self.num_timesteps,
             "seconds": round(self.seconds, 2),
             "cpu_seconds": round(self.cpu_seconds, 2),
             "deterministic": [round(episode.total_reward, 4) for episode in deterministic],
             "stochastic": [round(episode.total_reward, 4) for episode in self.last_episodes],
-            "goals": goals_of(self.last_episodes, self.envs[0]),
+            "goals": None if goals is None else recorded_goals(goals),
             "logged": {k: float(v) for k, v in self.logger.name_to_value.items() if k.startswith("train/")},
         }
         run = self.run
@@ -180,6 +181,16 @@ class Evaluation(BaseCallback):
             flush=True,
         )
         return record
+
+
+def recorded_goals(goals: GoalStatistics) -> dict[str, Any]:
+    """Statistics of goals, as a record names them."""
+    return {
+        "success": goals.success,
+        "goals_reached": goals.goals_reached,
+        "goal_entropy": goals.entropy,
+        "goal_counts": goals.counts,
+    }
 
 
 class Checkpoints:

@@ -1,6 +1,6 @@
-"""How does the policy change while it learns? Pictures in TensorBoard, at fixed intervals."""
+"""How does the policy change while it learns? Pictures in TensorBoard and measures in the log, at fixed intervals."""
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from typing import Any
 
 import gymnasium as gym
@@ -11,7 +11,7 @@ from stable_baselines3.common.logger import Figure as LoggedFigure
 
 from sb3_dqs.checks import check_integer
 from sb3_dqs.dqs import DQS
-from sb3_dqs.evaluation import roll_out
+from sb3_dqs.evaluation import can_compare_to_critic, distances_to_critic, goals_of, roll_out
 from sb3_dqs.plotting import COURSE, plot_critic, plot_denoising_paths, plot_roll_outs, plot_training_course
 
 # Formats of the logger that cannot hold a picture
@@ -61,9 +61,7 @@ class FigureCallback(BaseCallback):
 
     def _on_training_start(self) -> None:
         if self.observation is None:
-            first = self.model._last_obs
-            assert first is not None
-            self.observation = {key: v[0] for key, v in first.items()} if isinstance(first, dict) else first[0]
+            self.observation = _first_observation(self.model._last_obs)
 
     def _on_step(self) -> bool:
         # several environments take several steps at a time
@@ -104,3 +102,74 @@ class FigureCallback(BaseCallback):
             figures["training"] = plot_training_course(self.course)
         for name, figure in figures.items():
             self.logger.record(f"figures/{name}", LoggedFigure(figure, close=True), exclude=NOT_IN)
+
+
+class MultimodalityCallback(BaseCallback):
+    """
+    Log how many good actions the policy keeps, and how close it is to the law that its critic asks for.
+
+    In environments with goals: ``policy/success``, ``policy/goals_reached`` and ``policy/goal_entropy`` of roll-outs. With
+    one or two action dimensions: ``policy/total_variation``, ``policy/mmd`` and ``policy/sliced_w2`` between sampled
+    actions and the exact Boltzmann law of the critic, see :func:`~sb3_dqs.evaluation.distances_to_critic`, mean over
+    observations met lately. Any algorithm of SB3 may be measured; what is not defined for it is left out. Random numbers
+    are drawn aside: the course of training is the same with and without the callback.
+
+    :param every: steps of the environment between two rounds of measures, counted over all environments
+    :param roll_out_env: id of an environment that has goals, for roll-outs; without it, goals are not measured
+    :param n_episodes: number of roll-outs
+    :param n_observations: number of observations, spaced evenly over the steps between two rounds
+    :param n_actions: samples per observation; in 50 bins, 5000 exact draws have a total variation of about 0.04
+    :param verbose: Verbosity level: 0 for no output, 1 for info messages, 2 for debug messages
+    :raises ValueError: if a number is not an integer >= 1
+    """
+
+    def __init__(
+        self,
+        every: int,
+        roll_out_env: str | None = None,
+        n_episodes: int = 100,
+        n_observations: int = 10,
+        n_actions: int = 5_000,
+        verbose: int = 0,
+    ):
+        super().__init__(verbose)
+        check_integer("every", every, 1, "5000 measures four times in 20,000 steps")
+        check_integer("n_episodes", n_episodes, 1, "100 is the default")
+        check_integer("n_observations", n_observations, 1, "10 is the default")
+        check_integer("n_actions", n_actions, 1, "5000 is the default")
+        self.every, self.n_actions = every, n_actions
+        self.envs = [] if roll_out_env is None else [gym.make(roll_out_env) for _ in range(n_episodes)]
+        self.observations: deque[Any] = deque(maxlen=n_observations)
+        self.observe_every = max(every // n_observations, 1)
+        self.last_observed_step, self.last_measured_step = 0, 0
+
+    def _on_step(self) -> bool:
+        # several environments take several steps at a time
+        if self.num_timesteps - self.last_observed_step >= self.observe_every:
+            self.last_observed_step = self.num_timesteps
+            self.observations.append(_first_observation(self.model._last_obs))  # type: ignore[attr-defined]
+        if self.num_timesteps - self.last_measured_step >= self.every:
+            self.last_measured_step = self.num_timesteps
+            self._measure()
+        return True
+
+    def _measure(self) -> None:
+        measures: dict[str, float] = {}
+        with th.random.fork_rng(devices=[self.model.device] if self.model.device.type == "cuda" else []):
+            if can_compare_to_critic(self.model):
+                measures |= distances_to_critic(self.model, list(self.observations), self.n_actions)
+            if self.envs:
+                goals = goals_of(roll_out(self.model, self.envs, None, deterministic=False), self.envs[0])
+                if goals is not None:
+                    measures |= {
+                        "success": goals.success,
+                        "goals_reached": goals.goals_reached,
+                        "goal_entropy": goals.entropy,
+                    }
+        for name, value in measures.items():
+            self.logger.record(f"policy/{name}", value)
+
+
+def _first_observation(observations: Any) -> Any:
+    """The observation of the first of several environments."""
+    return {key: values[0] for key, values in observations.items()} if isinstance(observations, dict) else observations[0]

@@ -129,6 +129,20 @@ def boltzmann_masses(
     return binned.sum(dim=tuple(range(1, 2 * action_dim, 2)))
 
 
+def draws_from_masses(masses: th.Tensor, n_draws: int) -> th.Tensor:
+    """
+    Exact draws from a law that is uniform within each of equal bins of the box [-1, 1]^d, by torch's global generator.
+
+    :param masses: probability of each bin, d dimensions
+    :param n_draws: number of draws
+    :return: (n_draws, d), float64
+    """
+    bins = th.multinomial(masses.flatten().double(), n_draws, replacement=True)
+    indices = th.stack(th.unravel_index(bins, masses.shape), dim=-1)
+    widths = 2 / th.tensor(masses.shape, dtype=th.float64)
+    return -1 + (indices + th.rand(indices.shape, dtype=th.float64)) * widths
+
+
 def total_variation(samples: th.Tensor, masses: th.Tensor) -> float:
     """
     Total variation between a histogram of actions and a law on equal bins of the box [-1, 1]^d.

@@ -2,12 +2,14 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch as th
 
 from sb3_dqs.metrics import (
     GoalStatistics,
     boltzmann_masses,
+    draws_from_masses,
     goal_statistics,
     maximum_mean_discrepancy,
     mode_masses,
@@ -92,6 +94,21 @@ def test_masses_of_a_linear_q_in_one_and_two_dimensions():
         boltzmann_masses(lambda actions: actions[..., 0], 1.0, 3)
     with pytest.raises(ValueError, match="temperature"):
         boltzmann_masses(lambda actions: actions[..., 0], 0.0, 1)
+
+
+def test_exact_draws_have_the_masses_of_their_bins_and_are_uniform_within():
+    masses = th.tensor([[0.1, 0.2, 0.0], [0.3, 0.0, 0.4]])
+    n = 40_000
+    th.manual_seed(0)
+    draws = draws_from_masses(masses, n)
+    assert draws.shape == (n, 2)
+    # bins are 1 wide in the first coordinate and 2 / 3 in the second
+    found = np.histogramdd(draws.numpy(), [np.linspace(-1, 1, 3), np.linspace(-1, 1, 4)])[0] / n
+    assert (abs(found - masses.numpy()) <= 4 * np.sqrt(masses.numpy() * (1 - masses.numpy()) / n)).all()
+    inside = draws[(draws[:, 0] > 0) & (draws[:, 1] > 1 / 3)]
+    # uniform on (0, 1) x (1 / 3, 1): means 1 / 2 and 2 / 3, standard deviations 1 / sqrt(12) and 2 / 3 / sqrt(12)
+    standard_errors = np.array([1, 2 / 3]) / np.sqrt(12 * len(inside))
+    assert (abs(inside.mean(dim=0).numpy() - [1 / 2, 2 / 3]) < 4 * standard_errors).all()
 
 
 def test_total_variation_of_exact_draws_is_as_small_as_chance_allows():
