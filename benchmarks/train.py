@@ -25,6 +25,7 @@ from sb3_contrib import TQC, CrossQ
 from stable_baselines3 import SAC, TD3
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.utils import LinearSchedule
 from torch import nn
 
 from benchmarks.measures import final_measures
@@ -90,6 +91,9 @@ def train_agent(run: Run, store: Store | None, device: str) -> dict[str, Any]:
         # a buffer longer than the run would only cost memory
         # a copy, since SB3 writes into policy_kwargs
         settings: dict[str, Any] = {"buffer_size": run.steps, **copy.deepcopy(run.settings)}
+        learning_rate = settings.get("learning_rate")
+        if isinstance(learning_rate, str):
+            settings["learning_rate"] = falling_to_zero(learning_rate)
         model = CLASSES[run.class_name]("MlpPolicy", env, seed=run.seed, device=device, **settings)
         evaluation = Evaluation(run)
     if run.on_policy_share is not None:
@@ -105,6 +109,23 @@ def train_agent(run: Run, store: Store | None, device: str) -> dict[str, Any]:
         )
     env.close()
     return {"records": evaluation.records, "measures": measures, "continued_at": evaluation.continued_at}
+
+
+def falling_to_zero(text: str) -> LinearSchedule:
+    """
+    A learning rate of a tier that is no number: ``lin_0.001`` falls linearly from there to 0, as in the settings files of rl-zoo3.
+
+    :param text: ``lin_`` and a number
+    :return: schedule
+    :raises ValueError: if it is not of that form
+    """
+    kind, _, start = text.partition("_")
+    try:
+        if kind == "lin":
+            return LinearSchedule(float(start), 0.0, 1.0)
+    except ValueError:
+        pass
+    raise ValueError(f"learning_rate must be a number or like lin_0.001, got {text!r}")
 
 
 def make_env(run: Run) -> gym.Env:
