@@ -113,7 +113,7 @@ def train_agent(run: Run, store: Store | None, device: str) -> dict[str, Any]:
 
 def falling_to_zero(text: str) -> LinearSchedule:
     """
-    A learning rate of a tier that is no number: ``lin_0.001`` falls linearly from there to 0, as in the settings files of rl-zoo3.
+    A learning rate of a tier that is no number: ``lin_0.001`` falls linearly from there to 0, as in rl-zoo3's settings files.
 
     :param text: ``lin_`` and a number
     :return: schedule

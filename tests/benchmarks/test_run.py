@@ -14,7 +14,7 @@ import yaml
 from benchmarks.plan import TIERS, load_tier
 from benchmarks.run import follow, main, run_here
 from benchmarks.store import Store, write_whole
-from benchmarks.train import Checkpoints, train
+from benchmarks.train import Checkpoints, falling_to_zero, train
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -131,6 +131,14 @@ def test_a_run_is_done_once_and_its_result_tells_how(tier_path, tmp_path):
     # nothing is left of the way there
     assert [path.name for path in store.folder.glob("*") if path.is_file()] == [store.path(run).name]
     assert not store.checkpoints(run).exists()
+
+
+def test_learning_rates_of_a_tier_may_fall_to_zero():
+    schedule = falling_to_zero("lin_0.001")
+    assert [schedule(remaining) for remaining in (1.0, 0.5, 0.0)] == pytest.approx([1e-3, 5e-4, 0.0])
+    for text in ("0.001", "lin_", "exp_0.001"):
+        with pytest.raises(ValueError, match=f"like lin_0.001, got '{text}'"):
+            falling_to_zero(text)
 
 
 def test_training_leaves_the_key_of_its_run_as_it_was(tier_path):
