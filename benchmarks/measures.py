@@ -8,7 +8,7 @@ import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from sb3_dqs import DQS
-from sb3_dqs.envs import BanditEnv, GaussianMixtureEnv
+from sb3_dqs.envs import BanditEnv, GaussianMixtureEnv, MultiGoalEnv
 from sb3_dqs.evaluation import (
     BANDWIDTH,
     N_BINS,
@@ -16,6 +16,7 @@ from sb3_dqs.evaluation import (
     Episode,
     can_compare_to_critic,
     distances_to_critic,
+    goals_of,
     roll_out,
     sample_actions,
 )
@@ -36,6 +37,8 @@ N_DRAWS = 2_000
 # Bandwidth of the MMD's kernel between positions, in units of the mixture's standard deviation
 POSITION_BANDWIDTH = 5.0
 N_MIXTURE_EPISODES = 500
+
+N_CENTRE_EPISODES = 100
 
 # Observations, met in evaluation, at which sampled actions are compared with the exact law of the learned critic
 N_OBSERVATIONS = 10
@@ -59,6 +62,8 @@ def final_measures(
         measures |= bandit_measures(model, env.unwrapped, seed)
     if isinstance(env.unwrapped, GaussianMixtureEnv):
         measures |= mixture_measures(model, env, seed)
+    if isinstance(env.unwrapped, MultiGoalEnv):
+        measures |= measures_from_the_centre(model, env, seed)
     measures |= critic_law_measures(model, episodes)
     if deterministic_forms and isinstance(model, DQS):
         measures |= returns_of_deterministic_forms(model, env, len(episodes), seed)
@@ -94,6 +99,15 @@ def bandit_measures(model: BaseAlgorithm, env: BanditEnv, seed: int) -> dict[str
     measures = {name: float(np.mean([values[name] for values in per_context])) for name in per_context[0]}
     measures["largest_peak_error"] = max(values["largest_peak_error"] for values in per_context)
     return measures
+
+
+def measures_from_the_centre(model: BaseAlgorithm, env: gym.Env, seed: int) -> dict[str, float]:
+    """Goals reached from exactly the same start: a policy that picks its goal by the noise of the start reaches one."""
+    assert env.spec is not None
+    envs = [gym.make(env.spec) for _ in range(N_CENTRE_EPISODES)]
+    goals = goals_of(roll_out(model, envs, seed, deterministic=False, options={"start": (0.0, 0.0)}), envs[0])
+    assert goals is not None
+    return {"success, exact centre": goals.success, "goal entropy, exact centre": goals.entropy}
 
 
 def mixture_measures(model: BaseAlgorithm, env: gym.Env, seed: int) -> dict[str, float]:

@@ -7,7 +7,8 @@ How do DQS and the baselines learn? Run a tier of ``benchmarks/tiers``: algorith
 
 Each run writes one file under ``benchmarks/results/TIER``, whose name holds a hash of its settings. Runs whose file exists are
 not repeated; an unfinished run goes on from its last evaluation. Everything may be killed at any moment and started again.
-With ``--ray-address`` each run is a task of a Ray cluster, started again elsewhere where its node dies.
+With ``--ray-address`` each run is a task of a Ray cluster, started again from its beginning elsewhere where its node dies.
+A key names settings, not code: after a change of an algorithm, give up the results that it made stale.
 """
 
 import argparse
@@ -33,13 +34,14 @@ RAY_RETRIES = 3
 Outcome = tuple[Run, str | None]
 
 
-def run_here(run: Run, store: Store, device: str) -> Outcome:
+def run_here(run: Run, store: Store, device: str, commit: dict[str, Any]) -> Outcome:
     """
     Train in this process and save the result, unless it exists or another process is at it.
 
     :param run: what to do
     :param store: where the result belongs
     :param device: of torch
+    :param commit: of the code
     :return: the run, and its error, if any
     """
     with store.locked(run) as ours:
@@ -48,7 +50,7 @@ def run_here(run: Run, store: Store, device: str) -> Outcome:
         # it may have been finished while it waited in the queue
         if store.load(run) is None:
             try:
-                store.save(run, train(run, store, device))
+                store.save(run, train(run, store, device, commit))
             except Exception:
                 return run, traceback.format_exc()
     return run, None
@@ -66,8 +68,9 @@ def run_locally(runs: Sequence[Run], store: Store, n_jobs: int, device: str) -> 
     """
     # the workers' libraries read these when they are imported
     os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
+    commit = commit_of_code()
     parallel = joblib.Parallel(n_jobs=n_jobs, return_as="generator_unordered", pre_dispatch=n_jobs, batch_size=1)
-    yield from parallel(joblib.delayed(run_here)(run, store, device) for run in runs)
+    yield from parallel(joblib.delayed(run_here)(run, store, device, commit) for run in runs)
 
 
 def run_on_ray(

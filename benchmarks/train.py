@@ -45,6 +45,9 @@ REPOSITORY = Path(__file__).parent.parent
 EVALUATION_SEED = 10_000
 STOCHASTIC_SEED = 20_000
 
+# A continued run's episodes start elsewhere than those of evaluation and of the first part
+CONTINUATION_SEED = 1_000_000
+
 # Settings of DQS that mean something for a static target
 STATIC_SETTINGS = (
     "diffusion",
@@ -57,14 +60,14 @@ STATIC_SETTINGS = (
 STATIC_BANDWIDTH = 0.3
 
 
-def train(run: Run, store: Store | None = None, device: str = "cpu", commit: dict[str, Any] | None = None) -> dict[str, Any]:
+def train(run: Run, store: Store | None, device: str, commit: dict[str, Any]) -> dict[str, Any]:
     """
     Train and evaluate.
 
     :param run: what to do
     :param store: keeps the state after each evaluation, and continues from there; None starts afresh
     :param device: of torch
-    :param commit: of the code, where it cannot be asked for here
+    :param commit: of the code, as :func:`commit_of_code` gives it before any training: it may have moved on since
     :return: the result: settings, records, measures, versions
     """
     th.set_num_threads(1)
@@ -75,7 +78,7 @@ def train(run: Run, store: Store | None = None, device: str = "cpu", commit: dic
         "run": run.__dict__,
         **content,
         "versions": versions(),
-        **(commit or commit_of_code()),
+        **commit,
         "machine": {"processor": processor(), "cores": os.cpu_count(), "device": device},
         "started": started,
         "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -252,7 +255,7 @@ class Checkpoints:
         model.load_replay_buffer(latest / "replay")
         vec_env = model.get_env()
         assert vec_env is not None
-        vec_env.seed(run.seed + model.num_timesteps)
+        vec_env.seed(CONTINUATION_SEED + run.seed + model.num_timesteps)
         evaluation = Evaluation(run)
         kept = json.loads((latest / "records.json").read_text())
         evaluation.records = kept["records"]
@@ -265,12 +268,15 @@ class Checkpoints:
 
 
 def random_states() -> dict[str, Any]:
-    """Global random states of torch, numpy and Python."""
-    return {"torch": th.get_rng_state(), "numpy": np.random.get_state(), "python": random.getstate()}
+    """Global random states of torch, of its GPUs if any, of numpy and of Python."""
+    gpus = th.cuda.get_rng_state_all() if th.cuda.is_available() else []
+    return {"torch": th.get_rng_state(), "gpus": gpus, "numpy": np.random.get_state(), "python": random.getstate()}
 
 
 def restore_random_states(states: dict[str, Any]) -> None:
     th.set_rng_state(states["torch"])
+    if states["gpus"]:
+        th.cuda.set_rng_state_all(states["gpus"])
     np.random.set_state(states["numpy"])
     random.setstate(states["python"])
 

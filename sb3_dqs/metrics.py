@@ -160,7 +160,7 @@ def total_variation(samples: th.Tensor, masses: th.Tensor) -> float:
 
 def mode_masses(masses: th.Tensor, centres: th.Tensor, radius: float) -> th.Tensor:
     """
-    Mass of a law on equal bins of the box within a distance of each of several centres.
+    Mass of a law on equal bins of the box that belongs to each of several centres, the nearest one within a distance.
 
     :param masses: probability of each bin, d dimensions
     :param centres: (n_modes, d), action units
@@ -169,17 +169,19 @@ def mode_masses(masses: th.Tensor, centres: th.Tensor, radius: float) -> th.Tens
     """
     axes = [(th.arange(size) + 0.5) / size * 2 - 1 for size in masses.shape]
     midpoints = th.stack(th.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, masses.dim())
-    inside = th.cdist(centres.double(), midpoints.double()) < radius
-    return inside.double() @ masses.double().flatten()
+    distances, nearest = th.cdist(midpoints.double(), centres.double()).min(dim=1)
+    inside = distances < radius
+    return th.zeros(len(centres), dtype=th.float64).index_add_(0, nearest[inside], masses.double().flatten()[inside])
 
 
 def mode_shares(samples: th.Tensor, centres: th.Tensor, radius: float) -> th.Tensor:
     """
-    Mode recovery: the share of the samples that lies within a distance of each of several centres.
+    Mode recovery: the share of the samples that belongs to each of several centres, the nearest one within a distance.
 
     :param samples: (n, d)
     :param centres: (n_modes, d)
     :param radius: > 0, in units of the samples
-    :return: (n_modes,), in [0, 1]; the number of modes recovered is the number of entries > 0
+    :return: (n_modes,), in [0, 1], of sum at most 1; the number of modes recovered is the number of entries > 0
     """
-    return (th.cdist(centres.double(), samples.double()) < radius).double().mean(dim=1)
+    distances, nearest = th.cdist(samples.double(), centres.double()).min(dim=1)
+    return th.bincount(nearest[distances < radius], minlength=len(centres)).double() / len(samples)

@@ -126,6 +126,11 @@ def test_mode_recovery_on_samples_and_on_masses():
     shares = mode_shares(samples, centres, radius=3.0)
     assert shares.tolist() == [0.5, 0.25, 0.0]
     assert int((shares > 0).sum()) == 2
+    # a sample within reach of two centres belongs to the nearer one
+    assert mode_shares(th.tensor([[0.9, 0.0]]), th.tensor([[0.0, 0.0], [2.0, 0.0]]), radius=3.0).tolist() == [1.0, 0.0]
     # uniform law on the square: the quarter disc in a corner has area pi / 4 of 4
     masses = th.full((400, 400), 1 / 160_000)
     assert mode_masses(masses, th.tensor([[-1.0, -1.0]]), radius=1.0).item() == pytest.approx(math.pi / 16, abs=1e-3)
+    # two centres that share the square between them
+    halves = mode_masses(masses, th.tensor([[-0.5, 0.0], [0.5, 0.0]]), radius=3.0)
+    assert halves.tolist() == pytest.approx([0.5, 0.5])

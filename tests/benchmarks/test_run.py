@@ -1,5 +1,6 @@
 """Does the benchmark do every run of its plan once, whatever interrupts it?"""
 
+import copy
 import json
 import os
 import signal
@@ -9,15 +10,17 @@ import time
 from pathlib import Path
 
 import pytest
+import torch as th
 import yaml
 
 from benchmarks.plan import TIERS, load_tier
 from benchmarks.run import follow, main, run_here
 from benchmarks.store import Store, write_whole
-from benchmarks.train import Checkpoints, falling_to_zero, train
+from benchmarks.train import Checkpoints, falling_to_zero, make_env, train
 
 REPOSITORY = Path(__file__).parents[2]
 
+COMMIT = {"commit": "0" * 40, "uncommitted_changes": False}
 TINY = {"policy_kwargs": {"net_arch": [16, 16]}, "learning_starts": 20, "batch_size": 16}
 TIER = {
     "about": "test",
@@ -26,11 +29,11 @@ TIER = {
     "algorithms": {
         "dqs": {
             "class": "DQS",
-            "settings": {"policy_kwargs": {"net_arch": [16, 16]}, "learning_starts": 20, "batch_size": 16},
+            "settings": TINY,
         },
         "sac": {
             "class": "SAC",
-            "settings": {"policy_kwargs": {"net_arch": [16, 16]}, "learning_starts": 20, "batch_size": 16},
+            "settings": TINY,
         },
         "td3": {"class": "TD3", "on_request": True},
     },
@@ -116,7 +119,7 @@ def test_key_changes_with_every_setting_and_with_nothing_else(tmp_path):
 def test_a_run_is_done_once_and_its_result_tells_how(tier_path, tmp_path):
     store = Store(tmp_path / "results")
     run = only_run(load_tier(str(tier_path)))
-    assert run_here(run, store, "cpu") == (run, None)
+    assert run_here(run, store, "cpu", COMMIT) == (run, None)
     result = store.load(run)
     assert result["run"]["settings"] == run.settings
     assert [record["steps"] for record in result["records"]] == [40, 80]
@@ -126,7 +129,7 @@ def test_a_run_is_done_once_and_its_result_tells_how(tier_path, tmp_path):
     assert result["versions"]["stable-baselines3"]
     assert result["continued_at"] == []
     written = store.path(run).stat().st_mtime_ns
-    assert run_here(run, store, "cpu") == (run, None)
+    assert run_here(run, store, "cpu", COMMIT) == (run, None)
     assert store.path(run).stat().st_mtime_ns == written
     # nothing is left of the way there
     assert [path.name for path in store.folder.glob("*") if path.is_file()] == [store.path(run).name]
@@ -141,17 +144,21 @@ def test_learning_rates_of_a_tier_may_fall_to_zero():
             falling_to_zero(text)
 
 
+def trained(run):
+    return train(run, None, "cpu", COMMIT)
+
+
 def test_training_leaves_the_key_of_its_run_as_it_was(tier_path):
     # SB3 writes use_sde into SAC's policy_kwargs
     run = only_run(load_tier(str(tier_path)), "sac")
     key = run.key
-    assert train(run)["key"] == key == run.key
+    assert trained(run)["key"] == key == run.key
 
 
 def test_evaluation_does_not_touch_the_course_of_training(tmp_path):
     often = only_run(write_tier(tmp_path / "often.yml", evaluation={**TIER["evaluation"], "every": 10}))
     seldom = only_run(write_tier(tmp_path / "seldom.yml", evaluation={**TIER["evaluation"], "every": 80}))
-    last = [train(run)["records"][-1] for run in (often, seldom)]
+    last = [trained(run)["records"][-1] for run in (often, seldom)]
     assert last[0]["deterministic"] == last[1]["deterministic"]
     assert last[0]["stochastic"] == last[1]["stochastic"]
 
@@ -160,19 +167,28 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tier_path, tmp_path, monkey
     store = Store(tmp_path / "results")
     run = only_run(load_tier(str(tier_path)))
     save = Checkpoints.save
+    saved = {}
 
-    def save_and_stop(self, *arguments):
-        save(self, *arguments)
+    def save_and_stop(self, model, *arguments):
+        save(self, model, *arguments)
+        saved.update(random=th.get_rng_state(), buffer=model.replay_buffer, policy=copy.deepcopy(model.policy.state_dict()))
         raise RuntimeError("power cut")
 
     with monkeypatch.context() as patch:
         patch.setattr(Checkpoints, "save", save_and_stop)
-        _, error = run_here(run, store, "cpu")
+        _, error = run_here(run, store, "cpu", COMMIT)
     assert "power cut" in error
     assert store.load(run) is None
     # a state that was not finished is not taken for one
     (store.checkpoints(run) / "unfinished").mkdir()
-    assert run_here(run, store, "cpu") == (run, None)
+    model, _ = Checkpoints(store.checkpoints(run)).load(run, make_env(run), "cpu")
+    assert th.equal(th.get_rng_state(), saved["random"])
+    # SB3's callbacks are called before the transition of their step is stored
+    assert model.replay_buffer.size() == 39
+    assert (model.replay_buffer.actions[:39] == saved["buffer"].actions[:39]).all()
+    for name, parameter in model.policy.state_dict().items():
+        assert th.equal(parameter, saved["policy"][name]), name
+    assert run_here(run, store, "cpu", COMMIT) == (run, None)
     result = store.load(run)
     assert result["continued_at"] == [40]
     assert [record["steps"] for record in result["records"]] == [40, 80]
@@ -185,7 +201,7 @@ def test_a_run_held_by_another_process_is_left_alone(tier_path, tmp_path):
     run = only_run(load_tier(str(tier_path)))
     with store.locked(run) as ours:
         assert ours
-        assert run_here(run, store, "cpu") == (run, "held by another process")
+        assert run_here(run, store, "cpu", COMMIT) == (run, "held by another process")
     assert store.load(run) is None
 
 
@@ -201,10 +217,10 @@ def test_static_targets_are_measured_and_refuse_settings_without_meaning(tier_pa
     tier = write_tier(
         tmp_path / "static.yml", algorithms={"value": {"class": "DQS", "settings": {"score_estimator": "value"}}}
     )
-    result = train(only_run(tier, "value", "ring"))
+    result = trained(only_run(tier, "value", "ring"))
     assert set(result["measures"]) == {"mmd", "sliced_w2", "total_variation", "seconds", "cpu_seconds"}
     with pytest.raises(ValueError, match="policy_kwargs"):
-        train(only_run(load_tier(str(tier_path)), "dqs", "ring"))
+        trained(only_run(load_tier(str(tier_path)), "dqs", "ring"))
 
 
 def test_failures_are_reported_and_do_not_stop_the_others(tier_path, tmp_path, capsys):
