@@ -30,7 +30,6 @@ from benchmarks.store import RESULTS, Store, write_whole
 
 N_BOOTSTRAP = 2_000
 BOOTSTRAP_SEED = 0
-REFERENCE_ALGORITHM = "dqs"
 
 Result = dict[str, Any]
 # (algorithm, environment) -> results in the order of seeds
@@ -136,43 +135,58 @@ def scored_pairs(groups: Groups, tier: Tier) -> dict[str, list[str]]:
 
 
 def aggregate_tables(groups: Groups, tier: Tier) -> list[Table]:
-    """Interquartile mean over the environments that all have, and DQS's probability of improvement over each."""
-    scored = scored_pairs(groups, tier)
-    # an algorithm that was run on one part of the environments only must not shrink the comparison of the others
-    most = max((len(names) for names in scored.values()), default=0)
-    complete = {algorithm: names for algorithm, names in scored.items() if len(names) == most}
-    if not complete:
+    """
+    Interquartile mean over the tier's environments, and the probability that its first algorithm improves on each other.
+
+    Environments on request do not count: few algorithms are run in them. The mean is over those environments that all its
+    algorithms have, and its algorithms are those that have the most.
+    """
+    scored = {
+        algorithm: counted
+        for algorithm, names in scored_pairs(groups, tier).items()
+        if (counted := [name for name in names if name not in tier.on_request])
+    }
+    if not scored:
         return []
-    shared = sorted(set.intersection(*(set(names) for names in complete.values())))
-    matrices = {algorithm: score_matrix(groups, algorithm, shared, tier) for algorithm in complete}
-    iqm = interval(matrices, lambda scores: np.array([rliable_metrics.aggregate_iqm(scores)]))
-    tables = [
-        Table(
-            "Interquartile mean of the normalised area under the curve",
-            f"Environments: {', '.join(shared)}. 0 and 1 are the ends of the scales that the tier names. In brackets the "
-            "95 % stratified bootstrap interval.",
-            ["algorithm", "seeds", "IQM"],
-            [[name, str(len(matrices[name])), _with_interval(iqm[name])] for name in sorted(iqm, key=lambda n: -iqm[n][0])],
-        )
-    ]
+    most = max(map(len, scored.values()))
+    complete = [algorithm for algorithm, names in scored.items() if len(names) == most]
+    shared = sorted(set.intersection(*(set(scored[algorithm]) for algorithm in complete)))
+    tables = [_iqm_table(groups, tier, complete, shared)] if shared else []
+    reference = tier.runs[0].algorithm
     rows = []
     for other in scored:
-        both = sorted(set(scored.get(REFERENCE_ALGORITHM, ())) & set(scored[other]))
-        if other == REFERENCE_ALGORITHM or not both:
+        both = sorted(set(scored.get(reference, ())) & set(scored[other]))
+        if other == reference or not both:
             continue
-        pair = tuple(score_matrix(groups, name, both, tier) for name in (REFERENCE_ALGORITHM, other))
+        pair = tuple(score_matrix(groups, name, both, tier) for name in (reference, other))
         (value,) = interval({other: pair}, lambda x, y: np.array([rliable_metrics.probability_of_improvement(x, y)])).values()
-        rows.append([other, ", ".join(both), _with_interval(value)])
+        rows.append([other, ", ".join(both), f"{len(pair[0])}, {len(pair[1])}", _with_interval(value)])
     if rows:
-        note = f"That a run of {REFERENCE_ALGORITHM} scores higher than one of the other, mean over environments."
-        tables.append(Table("Probability of improvement", note, ["over", "environments", "probability"], rows))
+        note = f"That a run of {reference} scores higher than one of the other, mean over environments."
+        header = ["over", "environments", "seeds of both", "probability"]
+        tables.append(Table("Probability of improvement", note, header, rows))
     return tables
+
+
+def _iqm_table(groups: Groups, tier: Tier, algorithms: Sequence[str], environments: Sequence[str]) -> Table:
+    matrices = {algorithm: score_matrix(groups, algorithm, environments, tier) for algorithm in algorithms}
+    iqm = interval(matrices, lambda scores: np.array([rliable_metrics.aggregate_iqm(scores)]))
+    return Table(
+        "Interquartile mean of the normalised area under the curve",
+        f"Environments: {', '.join(environments)}. 0 and 1 are the ends of the scales that the tier names. In brackets the "
+        "95 % stratified bootstrap interval. Seeds: as many as the environment with the fewest has.",
+        ["algorithm", "seeds", "IQM", *environments],
+        [
+            [name, str(len(matrices[name])), _with_interval(iqm[name]), *(f"{x:.3f}" for x in matrices[name].mean(axis=0))]
+            for name in sorted(iqm, key=lambda n: -iqm[n][0])
+        ],
+    )
 
 
 def environment_table(groups: Groups, tier: Tier, environment: str) -> Table:
     """Returns of the last evaluation, cost, and the measures of every algorithm in one environment."""
     of_environment = {algorithm: results for (algorithm, name), results in groups.items() if name == environment}
-    measures = list(dict.fromkeys(itertools.chain(*(results[-1]["measures"] for results in of_environment.values()))))
+    measures = list(dict.fromkeys(name for result in itertools.chain(*of_environment.values()) for name in result["measures"]))
     goals = [
         name
         for name in ("success", "goals_reached", "goal_entropy")
@@ -191,12 +205,7 @@ def environment_table(groups: Groups, tier: Tier, environment: str) -> Table:
             row += [_mean_and_range([np.mean(record[mode]) for record in last]) for mode in ("deterministic", "stochastic")]
             row += [_mean_and_range([record[clock] / 60 for record in last]) for clock in ("seconds", "cpu_seconds")]
             row += [_mean_and_range([record["goals"][name] for record in last]) for name in goals]
-        row += [
-            _mean_and_range([result["measures"][name] for result in results])
-            if all(name in result["measures"] for result in results)
-            else ""
-            for name in measures
-        ]
+        row += [_of_those_measured(results, name) for name in measures]
         rows.append(row)
     note = "Last evaluation of each seed: mean (smallest to largest). Minutes of training, without evaluation."
     readable = [name.replace("_", " ") for name in (*goals, *measures)]
@@ -325,6 +334,14 @@ def _with_interval(value: tuple[float, float, float]) -> str:
 def _mean_and_range(values: Sequence[Any]) -> str:
     mean = f"{float(np.mean(values)):.4g}"
     return mean if len(values) == 1 else f"{mean} ({float(min(values)):.4g} to {float(max(values)):.4g})"
+
+
+def _of_those_measured(results: Sequence[Result], name: str) -> str:
+    values = [result["measures"][name] for result in results if name in result["measures"]]
+    if not values:
+        return ""
+    counted = "" if len(values) == len(results) else f", {len(values)} of {len(results)} seeds"
+    return _mean_and_range(values) + counted
 
 
 def _missing(missing: Sequence[Run], tier: Tier) -> str:

@@ -53,15 +53,14 @@ class FigureCallback(BaseCallback):
         self.every, self.course_every = every, course_every
         self.observation = observation
         self.dimensions = dimensions
-        self.envs = [] if roll_out_env is None else [gym.make(roll_out_env) for _ in range(n_episodes)]
-        if self.envs and not hasattr(self.envs[0].unwrapped, "arena"):
-            raise ValueError(f"roll_out_env must have an arena to draw, got {roll_out_env!r}; leave it out")
+        self.envs = _with_arena(roll_out_env, n_episodes)
         self.course: dict[str, list[float]] = defaultdict(list)
         self.last_course_step, self.last_figure_step = 0, 0
 
     def _on_training_start(self) -> None:
         if self.observation is None:
             self.observation = _first_observation(self.model._last_obs)
+        self.last_course_step = self.last_figure_step = self.num_timesteps
 
     def _on_step(self) -> bool:
         # several environments take several steps at a time
@@ -108,19 +107,21 @@ class MultimodalityCallback(BaseCallback):
     """
     Log how many good actions the policy keeps, and how close it is to the law that its critic asks for.
 
-    In environments with goals: ``policy/success``, ``policy/goals_reached`` and ``policy/goal_entropy`` of roll-outs. With
-    one or two action dimensions: ``policy/total_variation``, ``policy/mmd`` and ``policy/sliced_w2`` between sampled
-    actions and the exact Boltzmann law of the critic, see :func:`~sb3_dqs.evaluation.distances_to_critic`, mean over
-    observations met lately. Any algorithm of SB3 may be measured; what is not defined for it is left out. Random numbers
-    are drawn aside: the course of training is the same with and without the callback.
+    In environments with goals, or modes: ``policy/success``, ``policy/goals_reached`` and ``policy/goal_entropy`` of
+    roll-outs. With one or two action dimensions: ``policy/total_variation``, ``policy/mmd`` and ``policy/sliced_w2``
+    between sampled actions and the exact Boltzmann law of the critic, see
+    :func:`~sb3_dqs.evaluation.distances_to_critic`, mean over observations met lately. Any algorithm of SB3 may be
+    measured; what is not defined for it is left out. Random numbers are drawn aside: the course of training is the same
+    with and without the callback.
 
     :param every: steps of the environment between two rounds of measures, counted over all environments
-    :param roll_out_env: id of an environment that has goals, for roll-outs; without it, goals are not measured
+    :param roll_out_env: id of an environment that has an ``arena`` with goals or modes, for roll-outs; without it, none are
+        measured
     :param n_episodes: number of roll-outs
     :param n_observations: number of observations, spaced evenly over the steps between two rounds
     :param n_actions: samples per observation; in 50 bins, 5000 exact draws have a total variation of about 0.04
     :param verbose: Verbosity level: 0 for no output, 1 for info messages, 2 for debug messages
-    :raises ValueError: if a number is not an integer >= 1
+    :raises ValueError: if a number is not an integer >= 1, or the environment has no arena
     """
 
     def __init__(
@@ -138,10 +139,17 @@ class MultimodalityCallback(BaseCallback):
         check_integer("n_observations", n_observations, 1, "10 is the default")
         check_integer("n_actions", n_actions, 1, "5000 is the default")
         self.every, self.n_actions = every, n_actions
-        self.envs = [] if roll_out_env is None else [gym.make(roll_out_env) for _ in range(n_episodes)]
+        self.envs = _with_arena(roll_out_env, n_episodes)
         self.observations: deque[Any] = deque(maxlen=n_observations)
         self.observe_every = max(every // n_observations, 1)
         self.last_observed_step, self.last_measured_step = 0, 0
+
+    def _on_training_start(self) -> None:
+        self.last_observed_step = self.last_measured_step = self.num_timesteps
+
+    def _on_training_end(self) -> None:
+        # what was recorded since the last dump of the logger would be lost
+        self.logger.dump(self.num_timesteps)
 
     def _on_step(self) -> bool:
         # several environments take several steps at a time
@@ -173,3 +181,11 @@ class MultimodalityCallback(BaseCallback):
 def _first_observation(observations: Any) -> Any:
     """The observation of the first of several environments."""
     return {key: values[0] for key, values in observations.items()} if isinstance(observations, dict) else observations[0]
+
+
+def _with_arena(env_id: str | None, n_envs: int) -> list[gym.Env]:
+    """Environments of which traces and goals are known."""
+    envs = [] if env_id is None else [gym.make(env_id) for _ in range(n_envs)]
+    if envs and not hasattr(envs[0].unwrapped, "arena"):
+        raise ValueError(f"roll_out_env must be an environment with an arena and goals in it, got {env_id!r}; leave it out")
+    return envs

@@ -92,15 +92,27 @@ def roll_out(
 
 def goals_of(episodes: Sequence[Episode], env: gym.Env) -> GoalStatistics | None:
     """
-    Success, goals reached and their normalised entropy.
+    Success, goals reached and their normalised entropy; a mode at which an episode ends counts as a goal.
 
     :param episodes: in environments of this kind
     :param env: one of them
-    :return: None where the environment has no goals
+    :return: None where the environment has neither goals nor modes
     """
-    if "goal" not in episodes[0].info:
+    what = next((name for name in ("goal", "mode") if name in episodes[0].info), None)
+    if what is None:
         return None
-    return goal_statistics([episode.info["goal"] for episode in episodes], len(env.unwrapped.arena.goals))  # type: ignore[attr-defined]
+    return goal_statistics([episode.info[what] for episode in episodes], len(env.unwrapped.arena.goals))  # type: ignore[attr-defined]
+
+
+def repeated(observation: Any, n: int) -> Any:
+    """
+    :param observation: one, not batched: an array or a dictionary of arrays
+    :param n: size of the batch
+    :return: a batch of n copies
+    """
+    if isinstance(observation, dict):
+        return {key: np.repeat(np.asarray(values)[None], n, axis=0) for key, values in observation.items()}
+    return np.repeat(np.asarray(observation)[None], n, axis=0)
 
 
 def sample_actions(model: BaseAlgorithm, observation: Any, n_samples: int) -> th.Tensor:
@@ -112,13 +124,7 @@ def sample_actions(model: BaseAlgorithm, observation: Any, n_samples: int) -> th
     :param n_samples: number of actions
     :return: (n_samples, action_dim), on [-1, 1]
     """
-
-    def repeated(values: np.ndarray) -> np.ndarray:
-        return np.repeat(np.asarray(values)[None], n_samples, axis=0)
-
-    is_dict = isinstance(observation, dict)
-    observations = {key: repeated(values) for key, values in observation.items()} if is_dict else repeated(observation)
-    actions, _ = model.predict(observations)
+    actions, _ = model.predict(repeated(observation, n_samples))
     return th.as_tensor(model.policy.scale_action(actions))
 
 
@@ -170,6 +176,8 @@ def distances_to_critic(model: BaseAlgorithm, observations: Sequence[Any], n_act
 def _distances_at(model: BaseAlgorithm, observation: Any, n_actions: int) -> dict[str, float]:
     temperature, action_dim = boltzmann_temperature(model), get_action_dim(model.action_space)
     assert temperature is not None
+    # learn() leaves batch norm and dropout in training mode
+    model.policy.set_training_mode(False)
     observations, _ = model.policy.obs_to_tensor(observation)
     q_fn = min_q_fn(model.critic, observations)  # type: ignore[attr-defined]
 

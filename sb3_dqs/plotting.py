@@ -12,6 +12,7 @@ from sb3_dqs.diffusion.box import BoxDiffusion
 from sb3_dqs.diffusion.paper import PaperDiffusion
 from sb3_dqs.dqs import DQS
 from sb3_dqs.envs.arena import Arena
+from sb3_dqs.evaluation import repeated
 from sb3_dqs.metrics import boltzmann_masses, total_variation
 from sb3_dqs.policies import min_q_fn
 
@@ -117,7 +118,7 @@ def denoising_paths(model: DQS, observation: np.ndarray | dict[str, np.ndarray],
     :param n_paths: number of sampled actions
     :return: (n_passes + 1, n_paths, action_dim): the noisy actions that each network pass was given, then the actions
     """
-    observations = _repeated(model, observation, n_paths)
+    observations = _batch(model, observation, n_paths)
     with th.no_grad(), _recorded_passes(model.actor.diffusion) as passes:
         actions = model.actor(observations)
     return th.stack([*passes, actions]).cpu().numpy()
@@ -259,7 +260,7 @@ def _q_on_slice(
     model: DQS, observation: np.ndarray | dict[str, np.ndarray], dimensions: Sequence[int], base_action: np.ndarray
 ) -> Callable[[th.Tensor], th.Tensor]:
     """Q as a function of the chosen coordinates (n, 1, 1 or 2) alone; (n, 1), on the CPU."""
-    q_fn = min_q_fn(model.critic, _repeated(model, observation, 1))
+    q_fn = min_q_fn(model.critic, _batch(model, observation, 1))
     base = th.as_tensor(base_action, dtype=th.float32, device=model.device)
 
     def on_slice(coordinates: th.Tensor) -> th.Tensor:
@@ -270,18 +271,16 @@ def _q_on_slice(
     return on_slice
 
 
-def _repeated(model: DQS, observation: np.ndarray | dict[str, np.ndarray], n: int) -> PyTorchObs:
-    if isinstance(observation, dict):
-        tensor, _ = model.policy.obs_to_tensor({key: np.repeat(np.asarray(v)[None], n, 0) for key, v in observation.items()})
-    else:
-        tensor, _ = model.policy.obs_to_tensor(np.repeat(np.asarray(observation)[None], n, axis=0))
+def _batch(model: DQS, observation: np.ndarray | dict[str, np.ndarray], n: int) -> PyTorchObs:
+    """Copies of an observation for a network that predicts: learn() leaves batch norm and dropout in training mode."""
+    model.policy.set_training_mode(False)
+    tensor, _ = model.policy.obs_to_tensor(repeated(observation, n))
     return tensor
 
 
 def _scaled_samples(model: DQS, observation: np.ndarray | dict[str, np.ndarray], n_samples: int) -> th.Tensor:
-    model.policy.set_training_mode(False)
     with th.no_grad():
-        return model.actor(_repeated(model, observation, n_samples)).cpu()
+        return model.actor(_batch(model, observation, n_samples)).cpu()
 
 
 @contextlib.contextmanager

@@ -8,10 +8,14 @@ import torch as th
 from stable_baselines3 import SAC, TD3
 from stable_baselines3.common.callbacks import CallbackList
 from stable_baselines3.common.logger import configure
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from torch import nn
 
 from sb3_dqs import DQS
 from sb3_dqs.callbacks import MultimodalityCallback
-from sb3_dqs.evaluation import distances_to_critic, sample_actions
+from sb3_dqs.envs import GaussianMixtureEnv
+from sb3_dqs.evaluation import Episode, distances_to_critic, goals_of, sample_actions
+from sb3_dqs.plotting import denoising_paths
 
 
 def small():
@@ -122,3 +126,42 @@ def test_callback_leaves_out_what_is_not_defined():
     assert callback.notes == [{}, {}]
     with pytest.raises(ValueError, match="n_episodes must be an integer >= 1, got 0"):
         MultimodalityCallback(100, n_episodes=0)
+    with pytest.raises(ValueError, match="arena"):
+        MultimodalityCallback(100, roll_out_env="Pendulum-v1", n_episodes=1)
+
+
+def test_the_last_measure_is_logged_and_a_second_training_is_measured_too(tmp_path):
+    callback = Notes(30, n_actions=100)
+    model = DQS("MlpPolicy", "Pendulum-v1", **small())
+    model.set_logger(configure(str(tmp_path), ["csv"]))
+    model.learn(60, callback=callback, log_interval=10**9)
+    assert "policy/total_variation" in (tmp_path / "progress.csv").read_text()
+    model.learn(60, callback=callback, log_interval=10**9)
+    assert len(callback.notes) == 4
+
+
+def test_modes_at_the_end_of_an_episode_count_as_goals():
+    env = GaussianMixtureEnv()
+    at_modes = [Episode(0.0, np.zeros((2, 2)), {"mode": mode}) for mode in (0, 0, 7, -1)]
+    goals = goals_of(at_modes, env)
+    assert (goals.success, goals.goals_reached, len(goals.counts)) == (0.75, 2, 40)
+    assert goals_of([Episode(0.0, np.zeros((2, 2)), {})], env) is None
+
+
+class BatchNorm(BaseFeaturesExtractor):
+    def __init__(self, observation_space):
+        super().__init__(observation_space, 3)
+        self.norm = nn.BatchNorm1d(3)
+
+    def forward(self, observations):
+        return self.norm(observations)
+
+
+def test_measures_after_training_use_the_running_statistics_of_batch_norm():
+    policy_kwargs = {"net_arch": [16], "features_extractor_class": BatchNorm}
+    model = DQS("MlpPolicy", "Pendulum-v1", **{**small(), "policy_kwargs": policy_kwargs}).learn(40)
+    statistics = model.actor.features_extractor.norm.running_mean.clone()
+    distances_to_critic(model, [np.ones(3, np.float32)], n_actions=50)
+    model.policy.set_training_mode(True)
+    denoising_paths(model, np.ones(3, np.float32), 4)
+    assert th.equal(model.actor.features_extractor.norm.running_mean, statistics)

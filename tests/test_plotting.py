@@ -85,7 +85,7 @@ def test_denoising_paths_lead_from_noise_to_the_actions_of_the_policy(settings):
     # recording left no trace in the model
     sampler = model.actor.diffusion
     network = sampler.score_network if "diffusion" in settings else sampler.denoiser
-    assert "condition" not in vars(network)
+    assert not {"condition", "condition_on_levels"} & set(vars(network))
     (axes,) = plot_denoising_paths(model, observation, n_paths=5).axes
     assert len(axes.lines) == 5 + 2
     (axes,) = plot_denoising_paths(model, observation, n_paths=5, dimensions=[1]).axes

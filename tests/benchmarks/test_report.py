@@ -95,8 +95,8 @@ def test_report_holds_aggregates_tables_curves_and_origin(folder):
     assert "| td3 |" not in iqm
     improvement = section(text, "Probability of improvement")
     # higher in one of two environments in every pair of runs; lower in the one that TD3 has
-    assert row(improvement, "sac")[1:] == ["First, Second", "0.500 [0.500, 0.500]"]
-    assert row(improvement, "td3")[1:] == ["First", "0.000 [0.000, 0.000]"]
+    assert row(improvement, "sac")[1:] == ["First, Second", "3, 3", "0.500 [0.500, 0.500]"]
+    assert row(improvement, "td3")[1:] == ["First", "3, 3", "0.000 [0.000, 0.000]"]
 
     second = section(text, "Second")
     assert row(second, "dqs")[:3] == ["dqs", "3", "300"]
@@ -114,6 +114,50 @@ def test_report_holds_aggregates_tables_curves_and_origin(folder):
     assert page.count('src="data:image/png;base64,') == 4
     assert "Is a &lt; b?" in page
     assert 'src="First' not in page
+
+
+def aggregates(folder, **changes):
+    (folder / "tiny.yml").write_text(yaml.safe_dump({**TIER, **changes}, sort_keys=False))
+    tier = load_tier(str(folder / "tiny.yml"))
+    return report.aggregate_tables(load_results(tier, Store(folder / "results"))[0], tier)
+
+
+def test_the_first_algorithm_is_compared_with_the_others(folder):
+    algorithms = {name: TIER["algorithms"][name] for name in ("td3", "dqs", "sac")}
+    _, improvement = aggregates(folder, algorithms=algorithms)
+    assert "run of td3 scores higher" in improvement.note
+    assert [list(cells) for cells in improvement.rows] == [
+        ["dqs", "First", "3, 3", "1.000 [1.000, 1.000]"],
+        ["sac", "First", "3, 3", "1.000 [1.000, 1.000]"],
+    ]
+
+
+def test_environments_on_request_do_not_count(folder):
+    environments = {**TIER["environments"], "Second": {**TIER["environments"]["Second"], "on_request": True}}
+    iqm, improvement = aggregates(folder, environments=environments)
+    assert [cells[0] for cells in iqm.rows] == ["td3", "dqs", "sac"]
+    assert [cells[1] for cells in improvement.rows] == ["First", "First"]
+
+
+def test_results_in_different_environments_are_not_compared(folder):
+    for path in (folder / "results").glob("*_dqs_*.json"):
+        if not path.name.startswith("First"):
+            path.unlink()
+    for path in (folder / "results").glob("First_*.json"):
+        if "_dqs_" not in path.name:
+            path.unlink()
+    assert aggregates(folder) == []
+
+
+def test_a_measure_that_some_seeds_lack_says_so(folder):
+    tier = load_tier(str(folder / "tiny.yml"))
+    store = Store(folder / "results")
+    run = tier.select(["dqs"], ["First"], [0])[0]
+    store.save(run, {**store.load(run), "measures": {}})
+    table = report.environment_table(load_results(tier, store)[0], tier, "First")
+    cells = {cells[0]: cells[-1] for cells in table.rows}
+    assert cells["dqs"] == "0.25 (0.25 to 0.25), 2 of 3 seeds"
+    assert cells["sac"] == "0.25 (0.25 to 0.25)"
 
 
 def test_results_of_other_settings_are_left_out(folder):
