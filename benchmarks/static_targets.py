@@ -18,11 +18,11 @@ from torch import nn
 
 from sb3_dqs.diffusion.box import BoxDiffusion
 from sb3_dqs.diffusion.paper import PaperDiffusion
+from sb3_dqs.evaluation import BANDWIDTH
 from sb3_dqs.metrics import boltzmann_masses, draws_from_masses, maximum_mean_discrepancy
 
 LogDensity = Callable[[th.Tensor], th.Tensor]
 N_SAMPLES = 4_000
-BANDWIDTH = 0.3
 ACTION_DIM = 2
 
 

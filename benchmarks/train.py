@@ -33,7 +33,7 @@ from benchmarks.plan import Run
 from benchmarks.static_targets import ACTION_DIM, LAWS, N_SAMPLES, exact_draws, rows_per_update, sampled_actions, trained
 from benchmarks.store import Store, write_whole
 from sb3_dqs import DQS
-from sb3_dqs.evaluation import Episode, goals_of, roll_out
+from sb3_dqs.evaluation import BANDWIDTH, N_DIRECTIONS, Episode, goals_of, roll_out
 from sb3_dqs.metrics import GoalStatistics, boltzmann_masses, maximum_mean_discrepancy, sliced_wasserstein_2, total_variation
 from sb3_dqs.policies import DIFFUSIONS
 
@@ -57,7 +57,6 @@ STATIC_SETTINGS = (
     "actor_batch_size",
     "diffusion_kwargs",
 )
-STATIC_BANDWIDTH = 0.3
 
 
 def train(run: Run, store: Store | None, device: str, commit: dict[str, Any]) -> dict[str, Any]:
@@ -313,8 +312,8 @@ def train_static(run: Run) -> dict[str, Any]:
     actions, draws = sampled_actions(diffusion), exact_draws(log_density, N_SAMPLES)
     masses = boltzmann_masses(lambda grid: log_density(grid), 1.0, ACTION_DIM, n_bins=20)
     measures = {
-        "mmd": maximum_mean_discrepancy(actions, draws, STATIC_BANDWIDTH),
-        "sliced_w2": sliced_wasserstein_2(actions, draws, th.randn(100, ACTION_DIM)),
+        "mmd": maximum_mean_discrepancy(actions, draws, BANDWIDTH),
+        "sliced_w2": sliced_wasserstein_2(actions, draws, th.randn(N_DIRECTIONS, ACTION_DIM)),
         "total_variation": total_variation(actions, masses),
         "seconds": round(seconds, 2),
         "cpu_seconds": round(cpu_seconds, 2),

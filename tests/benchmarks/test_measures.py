@@ -1,0 +1,76 @@
+"""Are the measures of a benchmark what they should be for policies whose answer is known?"""
+
+from types import SimpleNamespace
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from benchmarks import measures
+from benchmarks.measures import bandit_measures, measures_from_the_centre, mixture_measures
+
+
+class Policy:
+    """Stands for a trained model: maps observations (n, d) to actions in [-1, 1]."""
+
+    def __init__(self, act):
+        self.act = act
+        self.policy = SimpleNamespace(scale_action=lambda actions: actions)
+
+    def predict(self, observations, deterministic=False):
+        return self.act(observations), None
+
+    def get_vec_normalize_env(self):
+        return None
+
+
+@pytest.mark.parametrize("landscape", ["two_peaks", "four_peaks"])
+def test_exact_draws_of_a_bandit_are_at_no_distance(landscape):
+    env = gym.make("sb3_dqs/Bandit-v0", landscape=landscape).unwrapped
+    rng = np.random.default_rng(1)
+    found = bandit_measures(Policy(lambda contexts: env.draw(len(contexts), float(contexts[0, 0]), rng)), env, seed=0)
+    # two sets of draws lie as far from the law as chance has it
+    assert found["total_variation"] == pytest.approx(found["total_variation_of_exact_draws"], rel=0.3)
+    # the largest of 5 contexts times up to 4 peaks, each with a standard error of at most 0.5 / sqrt(20000) = 0.0035
+    assert found["largest_peak_error"] < 4 * 0.0035
+    assert found["mmd"] < 0.05
+    assert found["sliced_w2"] < 0.02
+
+
+def test_a_policy_that_gives_up_the_lower_peak_is_off_by_its_weight():
+    env = gym.make("sb3_dqs/Bandit-v0").unwrapped
+    width, rng = env.landscape.width, np.random.default_rng(1)
+    policy = Policy(lambda contexts: np.clip(env.centres(contexts[0, 0])[0] + width * rng.standard_normal((20_000, 1)), -1, 1))
+    found = bandit_measures(policy, env, seed=0)
+    # peaks hold 95 % of the law, in shares 0.7 and 0.3, of which 95.4 % lies within two widths; the background adds
+    # 0.05 * 0.3 to each: 0.954 - (0.95 * 0.7 * 0.954 + 0.015) = 0.305
+    assert found["largest_peak_error"] == pytest.approx(0.305, abs=0.015)
+    assert found["total_variation"] > 0.28
+
+
+def test_a_policy_that_walks_to_one_mode_recovers_one(monkeypatch):
+    monkeypatch.setattr(measures, "N_MIXTURE_EPISODES", 3)
+    env = gym.make("sb3_dqs/GaussianMixture-v0")
+    means = env.unwrapped.means
+    # the pair of means that lie closest, 1.18 apart: both within reach of a point at either
+    gaps = np.linalg.norm(means[:, None] - means, axis=-1) + 1e3 * np.eye(len(means))
+    target = means[np.unravel_index(gaps.argmin(), gaps.shape)[0]]
+    found = mixture_measures(Policy(lambda positions: np.clip(target - positions, -1, 1)), env, seed=0)
+    assert found["modes_at_the_end"] == 1
+    assert found["share_at_a_mode"] == 1.0
+    assert found["modes_on_the_way"] >= 1
+    assert found["mmd"] > 0.3
+
+
+def test_a_policy_that_picks_its_goal_by_the_noise_of_the_start_has_no_entropy_from_the_centre():
+    env = gym.make("sb3_dqs/MultiGoal-v0")
+
+    def away_from_the_middle(positions):
+        along = np.abs(positions).argmax(axis=1)
+        rows = np.arange(len(positions))
+        actions = np.zeros((len(positions), 2))
+        actions[rows, along] = np.where(positions[rows, along] >= 0, 1.0, -1.0)
+        return actions
+
+    found = measures_from_the_centre(Policy(away_from_the_middle), env, seed=0)
+    assert found == {"success, exact centre": 1.0, "goal entropy, exact centre": 0.0}
