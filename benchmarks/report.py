@@ -224,6 +224,7 @@ def origin_table(groups: Groups, missing: Sequence[Run], tier: Tier) -> Table:
 
     rows = [
         ["commit", values(lambda result: result["commit"])],
+        ["hash of the code", values(lambda result: result.get("code", "not recorded"))],
         ["uncommitted changes", values(lambda result: result["uncommitted_changes"])],
         ["processor", values(lambda result: f"{result['machine']['processor']}, {result['machine']['cores']} cores")],
         ["device", values(lambda result: result["machine"]["device"])],

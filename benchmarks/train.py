@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import functools
+import hashlib
 import importlib
 import json
 import os
@@ -76,7 +77,7 @@ def train(run: Run, store: Store | None, device: str, commit: dict[str, Any]) ->
         "key": run.key,
         "run": run.__dict__,
         **content,
-        "versions": versions(),
+        **origin(),
         **commit,
         "machine": {"processor": processor(), "cores": os.cpu_count(), "device": device},
         "started": started,
@@ -220,6 +221,8 @@ class Checkpoints:
     """
     The state of an unfinished run: model, replay buffer, random state and records, kept whole or not at all.
 
+    What other code or other versions left is given up, so that no run is of two kinds.
+
     :param folder: of this run alone
     """
 
@@ -234,7 +237,7 @@ class Checkpoints:
         model.save(unfinished / "model")
         model.save_replay_buffer(unfinished / "replay")
         (unfinished / "random.pkl").write_bytes(pickle.dumps(random_states()))
-        write_whole(unfinished / "records.json", json.dumps({"records": records, "continued_at": continued_at}))
+        write_whole(unfinished / "records.json", json.dumps({**origin(), "records": records, "continued_at": continued_at}))
         older = self._complete()
         # a complete state is one that has its name
         unfinished.rename(self.folder / f"steps-{model.num_timesteps}")
@@ -243,20 +246,23 @@ class Checkpoints:
 
     def load(self, run: Run, env: gym.Env, device: str) -> tuple[OffPolicyAlgorithm | None, Evaluation | None]:
         """
-        :return: model and evaluation of the latest state, or (None, None). The episode under way at that time is lost: the
-            environment starts a new one, with a seed that depends on the step.
+        :return: model and evaluation of the latest state of this code, or (None, None). The episode under way at that time is
+            lost: the environment starts a new one, with a seed that depends on the step.
         """
         complete = self._complete()
         if not complete:
             return None, None
         latest = complete[-1]
+        kept = json.loads((latest / "records.json").read_text())
+        if {name: kept.get(name) for name in origin()} != origin():
+            shutil.rmtree(self.folder)
+            return None, None
         model = CLASSES[run.class_name].load(latest / "model", env=env, device=device)
         model.load_replay_buffer(latest / "replay")
         vec_env = model.get_env()
         assert vec_env is not None
         vec_env.seed(CONTINUATION_SEED + run.seed + model.num_timesteps)
         evaluation = Evaluation(run)
-        kept = json.loads((latest / "records.json").read_text())
         evaluation.records = kept["records"]
         evaluation.continued_at = [*kept["continued_at"], model.num_timesteps]
         restore_random_states(pickle.loads((latest / "random.pkl").read_bytes()))
@@ -321,6 +327,20 @@ def train_static(run: Run) -> dict[str, Any]:
     return {"records": [], "measures": measures, "continued_at": []}
 
 
+def origin() -> dict[str, Any]:
+    """What a result depends on beside its settings: the code, and the versions of packages."""
+    return {"code": CODE, "versions": versions()}
+
+
+def code_fingerprint() -> str:
+    """Hash of the package and of the benchmark, as the files are, committed or not."""
+    hashed = hashlib.sha256()
+    for folder in (REPOSITORY / "sb3_dqs", REPOSITORY / "benchmarks"):
+        for path in sorted(folder.rglob("*.py")):
+            hashed.update(f"{path.relative_to(REPOSITORY)}\n".encode() + path.read_bytes())
+    return hashed.hexdigest()[:16]
+
+
 def versions() -> dict[str, str | None]:
     """Versions of Python and of the packages that a result depends on; None for those not installed."""
 
@@ -354,3 +374,7 @@ def processor() -> str:
     info = Path("/proc/cpuinfo")
     names: Sequence[str] = info.read_text().splitlines() if info.exists() else ()
     return next((line.split(":", 1)[1].strip() for line in names if line.startswith("model name")), platform.machine())
+
+
+# Of the code that is running: the files may change while it does
+CODE = code_fingerprint()

@@ -13,10 +13,12 @@ import pytest
 import torch as th
 import yaml
 
+import benchmarks.train
 from benchmarks.plan import TIERS, load_tier
 from benchmarks.run import follow, main, run_here
 from benchmarks.store import Store, write_whole
 from benchmarks.train import Checkpoints, falling_to_zero, make_env, train
+from sb3_dqs import DQS
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -194,6 +196,21 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tier_path, tmp_path, monkey
     assert [record["steps"] for record in result["records"]] == [40, 80]
     seconds = [record["seconds"] for record in result["records"]]
     assert 0 < seconds[0] < seconds[1]
+
+
+def test_the_state_that_other_code_left_is_given_up(tier_path, tmp_path, monkeypatch):
+    store = Store(tmp_path / "results")
+    run = only_run(load_tier(str(tier_path)))
+    checkpoints = Checkpoints(store.checkpoints(run))
+    model = DQS("MlpPolicy", make_env(run), **TINY).learn(30)
+    checkpoints.save(model, [], [])
+    assert checkpoints.load(run, make_env(run), "cpu")[0].num_timesteps == 30
+    monkeypatch.setattr(benchmarks.train, "CODE", "other")
+    assert checkpoints.load(run, make_env(run), "cpu") == (None, None)
+    assert run_here(run, store, "cpu", COMMIT) == (run, None)
+    result = store.load(run)
+    assert result["continued_at"] == []
+    assert result["code"] == "other"
 
 
 def test_a_run_held_by_another_process_is_left_alone(tier_path, tmp_path):
