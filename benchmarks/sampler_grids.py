@@ -10,7 +10,7 @@ noise.
 import numpy as np
 import torch as th
 
-from sb3_dqs.diffusion.noise import sampler_sigmas
+from sb3_dqs.diffusion.noise import geometric_sigmas
 from sb3_dqs.diffusion.samplers import dpm_solver_pp_2m
 
 ACTIONS = th.linspace(-1, 1, 1_001, dtype=th.float64)
@@ -23,7 +23,6 @@ LAWS = {
     "linear": lambda a: 3 * a,
     "corner": lambda a: 20 * a,
     "two peaks": lambda a: th.logaddexp(0.85 - (a - 0.5) ** 2 / 0.18, -((a + 0.5) ** 2) / 0.18),
-    "both walls": lambda a: 8 * a.abs(),
     "sharp peaks": lambda a: 10 * th.logaddexp(-((a - 0.6) ** 2) / 0.18, -((a + 0.6) ** 2) / 0.18),
 }
 
@@ -55,10 +54,8 @@ def main() -> None:
     grids = {
         "EDM, 3 to 0.02": lambda n: edm_sigmas(0.02, 3.0, n),
         "EDM, 1.5 to 0.02": lambda n: edm_sigmas(0.02, 1.5, n),
-        "exponent 1 (geometric), 3 to 0.02": lambda n: sampler_sigmas(0.02, 3.0, n, exponent=1.0),
-        "exponent 1 (geometric), 1.5 to 0.02": lambda n: sampler_sigmas(0.02, 1.5, n, exponent=1.0),
-        "exponent 0.85, 1.5 to 0.02": lambda n: sampler_sigmas(0.02, 1.5, n, exponent=0.85),
-        "exponent 0.7, 1.5 to 0.02": lambda n: sampler_sigmas(0.02, 1.5, n, exponent=0.7),
+        "geometric, 3 to 0.02": lambda n: geometric_sigmas(0.02, 3.0, n),
+        "geometric, 1.5 to 0.02": lambda n: geometric_sigmas(0.02, 1.5, n),
     }
     print("| grid | levels |" + "".join(f" {law} |" for law in LAWS) + " mean |")
     print("|---|---|" + "---|" * (len(LAWS) + 1))

@@ -10,7 +10,7 @@ from sb3_dqs.checks import check_choice, check_integer, check_positive, check_si
 from sb3_dqs.diffusion.entropy import boltzmann_entropy, policy_entropy
 from sb3_dqs.diffusion.estimators import BOX_ESTIMATORS, Guide, QFunction, Regression, box_posterior_mean
 from sb3_dqs.diffusion.networks import PreconditionedDenoiser
-from sb3_dqs.diffusion.noise import sampler_sigmas, stratified_log_uniform_sigmas
+from sb3_dqs.diffusion.noise import geometric_sigmas, stratified_log_uniform_sigmas
 from sb3_dqs.diffusion.samplers import dpm_solver_pp_2m
 
 Denoiser = Callable[[th.Tensor, th.Tensor], th.Tensor]
@@ -67,7 +67,7 @@ class BoxDiffusion(nn.Module):
         self.n_score_samples = n_score_samples
         self.score_estimator = score_estimator
         self.sigma_min, self.sigma_max, self.sigma_data = sigma_min, sigma_max, sigma_data
-        self.sigmas = sampler_sigmas(sigma_min, sigma_max, n_diffusion_steps)
+        self.sigmas = geometric_sigmas(sigma_min, sigma_max, n_diffusion_steps)
         self.denoiser = PreconditionedDenoiser(
             features_dim, action_dim, net_arch, activation_fn, sigma_min, sigma_max, sigma_data, self.sigmas
         )

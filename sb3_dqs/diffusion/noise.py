@@ -5,30 +5,24 @@ from dataclasses import dataclass
 
 import torch as th
 
-# Below 1, the sampler's first steps, where the smoothed law is nearly Gaussian, are longer than those in which the modes part.
-GRID_EXPONENT = 0.85
 
-
-def sampler_sigmas(sigma_min: float, sigma_max: float, n_steps: int, exponent: float = GRID_EXPONENT) -> list[float]:
+def geometric_sigmas(sigma_min: float, sigma_max: float, n_steps: int) -> list[float]:
     """
-    Decreasing grid of noise levels for a sampler:
-
-        ln(sigma_max / sigma_i) = (i / (n_steps - 1))^exponent ln(sigma_max / sigma_min),    i = 0 .. n_steps - 1
+    Decreasing grid of noise levels for a sampler, uniform in ln sigma.
 
     With five or six levels the sampled laws are far closer to the exact ones than with the grid of the EDM sampler
-    (arXiv:2206.00364, uniform in sigma^(1/7)), which leaves too few levels where the modes part, and closer than with a
-    geometric one: see ``python -m benchmarks.sampler_grids``.
+    (arXiv:2206.00364, uniform in sigma^(1/7)), which leaves too few levels where the modes part: see
+    ``python -m benchmarks.sampler_grids``.
 
     :param sigma_min: smallest standard deviation of the noise, action units
     :param sigma_max: largest standard deviation of the noise, action units
     :param n_steps: number of levels, >= 1; a single level is ``sigma_max``
-    :param exponent: > 0; 1 is uniform in ln sigma (geometric)
     :return: ``n_steps`` levels from ``sigma_max`` down to ``sigma_min``
     """
     if n_steps == 1:
         return [sigma_max]
     ratio = sigma_min / sigma_max
-    levels = [sigma_max * ratio ** ((step / (n_steps - 1)) ** exponent) for step in range(n_steps)]
+    levels = [sigma_max * ratio ** (step / (n_steps - 1)) for step in range(n_steps)]
     return [*levels[:-1], sigma_min]
 
 

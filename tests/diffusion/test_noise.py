@@ -5,18 +5,14 @@ import math
 import pytest
 import torch as th
 
-from sb3_dqs.diffusion.noise import GeometricNoise, sampler_sigmas, stratified_log_uniform_sigmas
+from sb3_dqs.diffusion.noise import GeometricNoise, geometric_sigmas, stratified_log_uniform_sigmas
 
 
-def test_grid_runs_between_its_ends_in_powers_of_the_step():
-    assert sampler_sigmas(0.01, 1.0, 3, exponent=1.0) == pytest.approx([1.0, 0.1, 0.01])
-    # half way, (1 / 2)^0.5 of the logarithm is behind: 100^-0.7071
-    assert sampler_sigmas(0.01, 1.0, 3, exponent=0.5)[1] == pytest.approx(0.03854, rel=1e-3)
-    sigmas = sampler_sigmas(0.02, 1.5, 5)
+def test_grid_runs_between_its_ends_uniformly_in_the_logarithm():
+    assert geometric_sigmas(0.01, 1.0, 3) == pytest.approx([1.0, 0.1, 0.01])
+    sigmas = geometric_sigmas(0.02, 1.5, 5)
     assert (sigmas[0], sigmas[-1]) == (1.5, 0.02)
-    # the default exponent, 0.85: 1.5 * 75^-(0.25^0.85)
-    assert sigmas[1] == pytest.approx(0.3970, rel=1e-3)
-    assert sampler_sigmas(0.02, 1.5, 1) == [1.5]
+    assert geometric_sigmas(0.02, 1.5, 1) == [1.5]
 
 
 def test_each_stratum_of_ln_sigma_gets_one_level():

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch as th
 
-from sb3_dqs.diffusion.noise import GeometricNoise, sampler_sigmas
+from sb3_dqs.diffusion.noise import GeometricNoise, geometric_sigmas
 from sb3_dqs.diffusion.samplers import dpm_solver_pp_2m, euler_maruyama
 
 MEAN, VARIANCE = 0.3, 0.04
@@ -39,15 +39,15 @@ def test_solver_converges_with_its_order(order):
 def test_six_default_steps_are_close_to_the_exact_solution():
     start = th.linspace(-6, 6, 13, dtype=th.float64).unsqueeze(1)
     exact = exact_ode_denoised(start, 3.0, 0.02)
-    second = (dpm_solver_pp_2m(gaussian_denoiser, start, sampler_sigmas(0.02, 3.0, 6)) - exact).abs().max()
-    first = (dpm_solver_pp_2m(gaussian_denoiser, start, sampler_sigmas(0.02, 3.0, 6), order=1) - exact).abs().max()
+    second = (dpm_solver_pp_2m(gaussian_denoiser, start, geometric_sigmas(0.02, 3.0, 6)) - exact).abs().max()
+    first = (dpm_solver_pp_2m(gaussian_denoiser, start, geometric_sigmas(0.02, 3.0, 6), order=1) - exact).abs().max()
     assert second < 0.5 * first
 
 
 def test_recentred_start_removes_the_shift_of_a_start_around_zero():
     # from noise around 0, the ODE shifts the law by its standard deviation times its mean over sigma: 0.2 * 0.3 / 3
     start = 3.0 * th.randn(100_000, 1, dtype=th.float64, generator=th.Generator().manual_seed(0))
-    sigmas = sampler_sigmas(0.02, 3.0, 40)
+    sigmas = geometric_sigmas(0.02, 3.0, 40)
     shift = dpm_solver_pp_2m(gaussian_denoiser, start, sigmas).mean() - MEAN
     recentred_shift = dpm_solver_pp_2m(gaussian_denoiser, start, sigmas, recentre=True).mean() - MEAN
     assert shift == pytest.approx(-0.02, abs=0.003)
