@@ -42,7 +42,7 @@ AUTO_ENTROPY_PER_DIMENSION = -0.5
 
 # Start of the automatic temperature, relative to the spread of Q, and length of the cooling of its entropy target.
 DEFAULT_INITIAL_TEMPERATURE = 3.0
-DEFAULT_COOLING_UPDATES = 10_000
+DEFAULT_COOLING_UPDATES = 5_000
 
 # An action coordinate beyond this share of the box counts as being at the wall.
 WALL = 0.99
@@ -60,7 +60,7 @@ class DQS(OffPolicyAlgorithm):
 
     :param policy: The policy model to use (MlpPolicy, CnnPolicy, ...)
     :param env: The environment to learn from (if registered in Gym, can be str)
-    :param learning_rate: learning rate for the optimizers of actor and critic;
+    :param learning_rate: learning rate of the critic, and times ``actor_learning_rate_factor`` of the actor;
         it can be a function of the current progress remaining (from 1 to 0)
     :param buffer_size: size of the replay buffer
     :param learning_starts: how many steps of the model to collect transitions for before learning starts
@@ -89,13 +89,14 @@ class DQS(OffPolicyAlgorithm):
         the scale of the rewards
     :param cooling_updates: with ``temperature="auto"``, the entropy target falls linearly from that of a nearly uniform
         policy to ``target_entropy`` over this many updates of the critic, so that no good action is given up before it was
-        tried (10000 by default; 0 to start with the final target)
+        tried (5000 by default; 0 to start with the final target)
     :param score_estimator: what the denoiser regresses on: ``"stein"`` (default), posterior mean with Stein's control
         variate; ``"value"``, without it, no gradients of Q; ``"gradient"``, gradients of Q alone. Box only.
-    :param n_score_samples: actions per regression point at which the critic is asked (box 16, even; paper 1000)
+    :param n_score_samples: actions per regression point at which the critic is asked (box 8, even; paper 1000)
     :param n_diffusion_steps: network passes per sampled action (box 5, paper 500)
-    :param actor_batch_size: regression points per actor update, at most ``batch_size`` (box 32, paper ``batch_size``)
+    :param actor_batch_size: regression points per actor update, at most ``batch_size`` (box 64, paper ``batch_size``)
     :param policy_delay: update actor and temperature every this many critic updates (box 2, paper 1)
+    :param actor_learning_rate_factor: learning rate of the actor over that of the critic, > 0 (box 3.0, paper 1.0)
     :param n_action_candidates: the deterministic action is the best by Q of this many candidates
     :param diffusion_kwargs: rarely changed settings of :class:`~sb3_dqs.diffusion.box.BoxDiffusion` (``sigma_min``,
         ``sigma_max``, ``sigma_data``) or :class:`~sb3_dqs.diffusion.paper.PaperDiffusion` (``sigma_min``, ``sigma_max``,
@@ -155,6 +156,7 @@ class DQS(OffPolicyAlgorithm):
         n_diffusion_steps: int | None = None,
         actor_batch_size: int | None = None,
         policy_delay: int | None = None,
+        actor_learning_rate_factor: float | None = None,
         n_action_candidates: int = 1,
         diffusion_kwargs: dict[str, Any] | None = None,
         use_cuda_graph: bool = False,
@@ -206,6 +208,7 @@ class DQS(OffPolicyAlgorithm):
         self.n_diffusion_steps = n_diffusion_steps
         self.actor_batch_size = actor_batch_size
         self.policy_delay = policy_delay
+        self.actor_learning_rate_factor = actor_learning_rate_factor
         self.n_action_candidates = n_action_candidates
         self.diffusion_kwargs = diffusion_kwargs
         self.use_cuda_graph = use_cuda_graph
@@ -238,6 +241,8 @@ class DQS(OffPolicyAlgorithm):
             raise ValueError(f"DeviceReplayBuffer has one-step returns, n_steps={self.n_steps} needs SB3's default buffer")
         if self.policy_delay is not None:
             check_integer("policy_delay", self.policy_delay, 1, "1 updates actor and critic together")
+        if self.actor_learning_rate_factor is not None:
+            check_positive("actor_learning_rate_factor", self.actor_learning_rate_factor, "1 gives both the same rate")
         check_integer("n_action_candidates", self.n_action_candidates, 1, "1 switches the ranking by Q off")
         if self.actor_batch_size is not None:
             check_integer("actor_batch_size", self.actor_batch_size, 1, "None takes the default of the diffusion")
@@ -423,6 +428,10 @@ class DQS(OffPolicyAlgorithm):
 
     def _update_learning_rate(self, optimizers: list[th.optim.Optimizer] | th.optim.Optimizer) -> None:
         super()._update_learning_rate(optimizers)
+        factor = self.actor_learning_rate_factor
+        factor = self.actor.diffusion.DEFAULT_LEARNING_RATE_FACTOR if factor is None else factor
+        for group in self.actor.optimizer.param_groups:
+            group["lr"] *= factor
         if self.graphed_update is not None:
             self.graphed_update.prepare_optimizers(optimizers if isinstance(optimizers, list) else [optimizers])
 

@@ -89,7 +89,7 @@ class GraphedUpdate(Generic[Batch]):
     An update that is recorded at the first batch of its kind after some warm-up calls, and replayed from then on.
 
     Everything that changes from call to call must be in tensors that keep their places: the batch is copied to such, the
-    learning rate is in :meth:`prepare_optimizers`'s tensor, random numbers come from the device's generator. Each warm-up
+    learning rates are in :meth:`prepare_optimizers`'s tensors, random numbers come from the device's generator. Each warm-up
     call is an ordinary update. An update that waits for the device cannot be recorded: a warning says why, and all calls
     stay ordinary.
 
@@ -99,7 +99,7 @@ class GraphedUpdate(Generic[Batch]):
 
     def __init__(self, update: Callable[[Batch, bool], Outputs], recorder: Recorder):
         self.update, self.recorder = update, recorder
-        self.learning_rate = th.zeros((), device=recorder.device)
+        self.learning_rates: dict[int, th.Tensor] = {}
         self.can_record = True
         self.forget()
 
@@ -113,16 +113,17 @@ class GraphedUpdate(Generic[Batch]):
 
     def prepare_optimizers(self, optimizers: Iterable[th.optim.Optimizer]) -> None:
         """
-        Let a recording read the learning rate, just set as a number, from a tensor.
+        Let a recording read the learning rates, just set as numbers, from tensors that keep their places.
 
-        :param optimizers: all with the same learning rate
+        :param optimizers: always the same ones, in the same order
         """
-        for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                self.learning_rate.fill_(group["lr"])
-                group["lr"] = self.learning_rate
-                if "capturable" in group:
-                    group["capturable"] = self.learning_rate.is_cuda
+        groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+        for index, group in enumerate(groups):
+            learning_rate = self.learning_rates.setdefault(index, th.zeros((), device=self.recorder.device))
+            learning_rate.fill_(group["lr"])
+            group["lr"] = learning_rate
+            if "capturable" in group:
+                group["capturable"] = learning_rate.is_cuda
 
     def __call__(self, batch: Batch, flag: bool) -> Outputs:
         """

@@ -35,10 +35,12 @@ class BoxDiffusion(nn.Module):
     :param sigma_data: expected standard deviation of an action coordinate, action units
     """
 
-    # Critic updates per regression, regression points, and the share of them that is drawn from the policy
+    # Critic updates per regression, regression points, the share of them that is drawn from the policy, and the learning
+    # rate over the critic's: with many points of few proposals and a high rate the policy follows a moving critic fastest
     DEFAULT_POLICY_DELAY = 2
-    DEFAULT_BATCH_SIZE: int | None = 32
+    DEFAULT_BATCH_SIZE: int | None = 64
     ON_POLICY_SHARE = 0.5
+    DEFAULT_LEARNING_RATE_FACTOR = 3.0
 
     def __init__(
         self,
@@ -47,7 +49,7 @@ class BoxDiffusion(nn.Module):
         net_arch: Sequence[int],
         activation_fn: type[nn.Module],
         n_diffusion_steps: int = 5,
-        n_score_samples: int = 16,
+        n_score_samples: int = 8,
         score_estimator: str = "stein",
         sigma_min: float = 0.02,
         sigma_max: float = 1.5,
@@ -55,7 +57,7 @@ class BoxDiffusion(nn.Module):
     ):
         super().__init__()
         check_integer("n_diffusion_steps", n_diffusion_steps, 1, "5 is the default")
-        check_integer("n_score_samples", n_score_samples, 2, "16 is the default")
+        check_integer("n_score_samples", n_score_samples, 2, "8 is the default")
         if n_score_samples % 2:
             raise ValueError(
                 f"n_score_samples must be even, got {n_score_samples}; proposals come in antithetic pairs, "

@@ -29,11 +29,12 @@ class PaperDiffusion(nn.Module):
     :param loss_weight_offset: the loss at time t is weighted by sigma(t)^2 plus this
     """
 
-    # Critic updates per regression, regression points (None: the critic's whole batch), and the share of them that is drawn
-    # from the policy
+    # Critic updates per regression, regression points (None: the critic's whole batch), the share of them that is drawn
+    # from the policy, and the learning rate over the critic's
     DEFAULT_POLICY_DELAY = 1
     DEFAULT_BATCH_SIZE: int | None = None
     ON_POLICY_SHARE = 0.0
+    DEFAULT_LEARNING_RATE_FACTOR = 1.0
 
     temperature: th.Tensor
 
