@@ -69,9 +69,9 @@ ALGORITHMS: dict[str, Variant] = {
     "DQS": (DQS, {}),
     "DQS, policy_delay=1": (DQS, {"policy_delay": 1}),
     "DQS, score_estimator='value'": (DQS, {"score_estimator": "value"}),
-    "DQS, n_score_samples=32": (DQS, {"n_score_samples": 32}),
+    "DQS, n_score_samples=16": (DQS, {"n_score_samples": 16}),
     "DQS, n_score_samples=64": (DQS, {"n_score_samples": 64}),
-    "DQS, actor_batch_size=64": (DQS, {"actor_batch_size": 64}),
+    "DQS, actor_batch_size=128": (DQS, {"actor_batch_size": 128}),
     "DQS, n_diffusion_steps=8": (DQS, {"n_diffusion_steps": 8}),
 }
 PAPER: dict[str, Variant] = {"DQS, diffusion='paper'": (DQS, {"diffusion": "paper"})}
@@ -81,6 +81,7 @@ RECORDED: dict[str, Any] = {"use_cuda_graph": True, "replay_buffer_class": Devic
 ON_A_GPU: dict[str, Variant] = {
     "SAC, DeviceReplayBuffer": (SAC, {"replay_buffer_class": DeviceReplayBuffer}),
     "DQS, recorded": (DQS, RECORDED),
+    "DQS, n_score_samples=16, recorded": (DQS, {"n_score_samples": 16, **RECORDED}),
     "DQS, n_score_samples=64, recorded": (DQS, {"n_score_samples": 64, **RECORDED}),
 }
 PAPER_ON_A_GPU: dict[str, Variant] = {"DQS, diffusion='paper', recorded": (DQS, {"diffusion": "paper", **RECORDED})}

@@ -27,6 +27,7 @@ from tests.conftest import SMALL, RandomEnv
         ({"target_entropy": 1.0}, "target_entropy must be .* < 0.69 nats.* got 1.0"),
         ({"target_entropy": "low"}, "target_entropy must be"),
         ({"initial_temperature": 0}, "initial_temperature must be a finite number > 0, got 0"),
+        ({"actor_learning_rate_factor": 0}, "actor_learning_rate_factor must be a finite number > 0, got 0"),
         ({"cooling_updates": -1}, "cooling_updates must be an integer >= 0, got -1"),
         ({"temperature": 0.1, "target_entropy": -1.0}, "target_entropy=-1.0 has no effect"),
         ({"temperature": 0.1, "initial_temperature": 1.0}, "initial_temperature=1.0 has no effect"),

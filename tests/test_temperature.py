@@ -105,7 +105,7 @@ def test_automatic_temperature_starts_hot_at_any_scale_of_q(scale):
     assert model.thermostat.log_temperature.exp().item() == pytest.approx(3.0, rel=0.08)
     ratio = model.thermostat.temperature.item() / scale
     assert 1e-3 < ratio < 1.0, "the spread of an untrained Q is some hundredths at scale 1"
-    assert model.logger.name_to_value["train/effective_sample_size"] > 8
+    assert model.logger.name_to_value["train/effective_sample_size"] > 7, "nearly all of 8 proposals count"
 
 
 def test_automatic_temperature_cools_a_policy_that_is_too_random():

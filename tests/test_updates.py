@@ -178,3 +178,17 @@ def test_adam_is_fused_unless_the_user_says_otherwise(optimizer_kwargs):
     for optimizer in (model.actor.optimizer, model.critic.optimizer):
         assert bool(optimizer.defaults["fused"]) == (not optimizer_kwargs)
         assert bool(optimizer.defaults["foreach"]) == optimizer_kwargs.get("foreach", False)
+
+
+@pytest.mark.parametrize(("settings", "default"), [(SMALL, 3.0), (SMALL_PAPER, 1.0)])
+def test_actor_learns_at_its_multiple_of_the_learning_rate(settings, default):
+    def rates(**more):
+        model = DQS("MlpPolicy", "Pendulum-v1", learning_rate=lambda remaining: 1e-3 * remaining, **settings, **more)
+        # one update, half way: the rate is set anew, not multiplied again
+        model.learn(25)
+        model._current_progress_remaining = 0.5
+        model.train(1, 16)
+        return [optimizer.param_groups[0]["lr"] for optimizer in (model.critic.optimizer, model.actor.optimizer)]
+
+    assert rates() == pytest.approx([5e-4, default * 5e-4])
+    assert rates(actor_learning_rate_factor=0.5) == pytest.approx([5e-4, 2.5e-4])

@@ -38,13 +38,14 @@ def sample_dqs_params(trial: optuna.Trial, n_actions: int, n_envs: int, addition
         "tau": trial.suggest_float("tau", 0.001, 0.03, log=True),
         "net_arch": trial.suggest_categorical("net_arch", ["small", "medium", "big"]),
         "score_estimator": trial.suggest_categorical("score_estimator", ["stein", "value", "gradient"]),
-        # Each at most twice its default of 16 and 32; pairs of proposals need an even number of samples, and the
-        # regression points are rows of the batch, of at least 64
+        # At most four times the product of the defaults, 8 and 64; pairs of proposals need an even number of samples, and
+        # the regression points are rows of the batch, of at least 64
         "n_score_samples_pow": trial.suggest_int("n_score_samples_pow", 3, 5),
         "actor_batch_size_pow": trial.suggest_int("actor_batch_size_pow", 4, 6),
         "n_diffusion_steps": trial.suggest_int("n_diffusion_steps", 3, 7),
         "n_action_candidates_pow": trial.suggest_int("n_action_candidates_pow", 0, 4),
         "policy_delay": trial.suggest_int("policy_delay", 1, 3),
+        "actor_learning_rate_factor": trial.suggest_float("actor_learning_rate_factor", 0.5, 5.0, log=True),
         "automatic_temperature": trial.suggest_categorical("automatic_temperature", [True, False]),
     }
     if params["automatic_temperature"]:

@@ -82,14 +82,15 @@ def test_defaults_of_dqs_lie_in_the_search_space():
         "tau": defaults["tau"],
         "net_arch": "medium",
         "score_estimator": "stein",
-        "n_score_samples_pow": 4,
-        "actor_batch_size_pow": 5,
+        "n_score_samples_pow": 3,
+        "actor_batch_size_pow": 6,
         "n_diffusion_steps": inspect.signature(BoxDiffusion).parameters["n_diffusion_steps"].default,
         "n_action_candidates_pow": 0,
         "policy_delay": BoxDiffusion.DEFAULT_POLICY_DELAY,
+        "actor_learning_rate_factor": BoxDiffusion.DEFAULT_LEARNING_RATE_FACTOR,
         "automatic_temperature": True,
         "target_entropy": -0.5,
-        "cooling_updates": 10_000,
+        "cooling_updates": 5_000,
     }
     trial = optuna.trial.FixedTrial(params)
     trial.set_user_attr("n_timesteps", 20_000)
