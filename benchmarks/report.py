@@ -136,23 +136,21 @@ def scored_pairs(groups: Groups, tier: Tier) -> dict[str, list[str]]:
 
 def aggregate_tables(groups: Groups, tier: Tier) -> list[Table]:
     """
-    Interquartile mean over the tier's environments, and the probability that its first algorithm improves on each other.
+    Interquartile mean of the tier's first algorithm and of those that have all its environments; and the probability that it
+    improves on each other, over the environments that both have.
 
-    Environments on request do not count: few algorithms are run in them. The mean is over those environments that all its
-    algorithms have, and its algorithms are those that have the most.
+    Environments on request do not count: few algorithms are run in them.
     """
     scored = {
         algorithm: counted
         for algorithm, names in scored_pairs(groups, tier).items()
         if (counted := [name for name in names if name not in tier.on_request])
     }
-    if not scored:
-        return []
-    most = max(map(len, scored.values()))
-    complete = [algorithm for algorithm, names in scored.items() if len(names) == most]
-    shared = sorted(set.intersection(*(set(scored[algorithm]) for algorithm in complete)))
-    tables = [_iqm_table(groups, tier, complete, shared)] if shared else []
     reference = tier.runs[0].algorithm
+    if reference not in scored:
+        return []
+    complete = [algorithm for algorithm, names in scored.items() if set(names) >= set(scored[reference])]
+    tables = [_iqm_table(groups, tier, complete, sorted(scored[reference]))]
     rows = []
     for other in scored:
         both = sorted(set(scored.get(reference, ())) & set(scored[other]))

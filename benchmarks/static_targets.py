@@ -23,6 +23,7 @@ from sb3_dqs.metrics import boltzmann_masses, draws_from_masses, maximum_mean_di
 
 LogDensity = Callable[[th.Tensor], th.Tensor]
 N_SAMPLES = 4_000
+LEARNING_RATE = 3e-4  # SAC's
 ACTION_DIM = 2
 
 
@@ -55,7 +56,7 @@ def exact_draws(log_density: LogDensity, n_samples: int) -> th.Tensor:
 def trained(diffusion: BoxDiffusion | PaperDiffusion, log_density: LogDensity, n_updates: int, n_rows: int) -> None:
     """Train on the law with this many rows per update; replay actions are uniform on the box."""
     n_on_policy = math.ceil(diffusion.ON_POLICY_SHARE * n_rows)
-    optimizer = th.optim.Adam(diffusion.parameters(), lr=3e-4)
+    optimizer = th.optim.Adam(diffusion.parameters(), lr=LEARNING_RATE * diffusion.DEFAULT_LEARNING_RATE_FACTOR)
     features = th.zeros(n_rows, 1)
     for _ in range(n_updates):
         with th.no_grad():

@@ -139,13 +139,16 @@ def test_environments_on_request_do_not_count(folder):
     assert [cells[1] for cells in improvement.rows] == ["First", "First"]
 
 
-def test_results_in_different_environments_are_not_compared(folder):
-    for path in (folder / "results").glob("*_dqs_*.json"):
-        if not path.name.startswith("First"):
-            path.unlink()
-    for path in (folder / "results").glob("First_*.json"):
-        if "_dqs_" not in path.name:
-            path.unlink()
+def test_aggregates_are_over_the_environments_of_the_first_algorithm(folder):
+    for path in (folder / "results").glob("Second_dqs_*.json"):
+        path.unlink()
+    iqm, improvement = aggregates(folder)
+    assert "Environments: First." in iqm.note
+    assert [cells[0] for cells in iqm.rows] == ["td3", "dqs", "sac"]
+    assert [cells[:2] for cells in improvement.rows] == [["sac", "First"], ["td3", "First"]]
+    # nothing to compare with where it has no result at all
+    for path in (folder / "results").glob("First_dqs_*.json"):
+        path.unlink()
     assert aggregates(folder) == []
 
 

@@ -14,7 +14,7 @@ from sb3_dqs.diffusion.noise import stratified_log_uniform_sigmas
 from tests import truth
 
 NOISE_RANGE = (0.02, 1.5)
-N_LEVELS = 16  # rows drawn from the policy in an update with the default settings
+N_LEVELS = 32  # rows drawn from the policy in an update with the default settings
 N_REPEATS = 200
 
 
@@ -51,7 +51,7 @@ def policy_estimates(log_density, action_dim, sigma_data=0.5):
     return th.stack(estimates) / action_dim
 
 
-def boltzmann_estimates(log_density, action_dim, n_samples=16):
+def boltzmann_estimates(log_density, action_dim, n_samples=8):
     """The same from the posteriors at the default number of proposals, guided as in training."""
     _, noisy, _, sigma = noised(log_density, action_dim)
     denoise = truth.denoiser(log_density)
@@ -83,9 +83,15 @@ def test_entropy_is_within_a_tenth_of_a_nat_per_dimension(log_density, action_di
         f"\n{estimates_of.__name__} {log_density.__name__} d={action_dim}: {estimates.mean():.3f} +- {standard_error:.3f}, "
         f"truth {exact:.3f}, sd of one update's estimate {estimates.std():.2f}"
     )
-    # too few proposals for a slope of 20 in 6 dimensions: the Boltzmann estimate falls short by 0.106
+    # too few proposals for a slope of 20 in 6 dimensions: the Boltzmann estimate falls short by 0.163
     is_steepest = (log_density, action_dim, estimates_of) == (truth.corner, 6, boltzmann_estimates)
-    assert abs(estimates.mean() - exact) < (0.12 if is_steepest else 0.1)
+    assert abs(estimates.mean() - exact) < (0.18 if is_steepest else 0.1)
+
+
+def test_mean_of_both_entropies_is_within_a_tenth_of_a_nat_where_proposals_are_fewest():
+    # the automatic temperature is steered by this mean
+    estimates = (policy_estimates(truth.corner, 6) + boltzmann_estimates(truth.corner, 6)) / 2
+    assert abs(estimates.mean() - truth.smoothed_entropy(truth.corner, NOISE_RANGE[0])) < 0.1
 
 
 def test_mixed_form_is_less_noisy_than_either_form_alone():
