@@ -133,7 +133,7 @@ def test_memory_optimised_buffer_action_noise_and_schedules(settings):
         optimize_memory_usage=True,
         **settings,
     ).learn(60)
-    assert model.actor.optimizer.param_groups[0]["lr"] == pytest.approx(1e-4, rel=0.2)
+    assert model.critic.optimizer.param_groups[0]["lr"] == pytest.approx(1e-4, rel=0.2)
 
 
 def test_normalised_observations_and_rewards(settings):

@@ -23,12 +23,12 @@ def test_count_of_multiplications_is_that_of_the_matrix_products(n_actions, sett
         model.train(3, 64)
     counted = multiplications(
         n_actions=n_actions,
-        n_score_samples=settings.get("n_score_samples", 16),
+        n_score_samples=settings.get("n_score_samples", 8),
         n_diffusion_steps=settings.get("n_diffusion_steps", 5),
         batch_size=64,
         width=32,
         n_observations=17,
-        actor_batch_size=32,
+        actor_batch_size=64,
         policy_delay=3,
         is_gpu=True,
     )
