@@ -1,6 +1,7 @@
 """Which runs does a tier hold? Algorithms x environments x seeds of a YAML, each run with a key that names its settings."""
 
 import hashlib
+import inspect
 import json
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
@@ -8,11 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from sb3_contrib import TQC, CrossQ
+from stable_baselines3 import SAC, TD3
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
+import sb3_dqs.dqs
+from sb3_dqs import DQS
 from sb3_dqs.checks import check_choice
+from sb3_dqs.policies import DIFFUSIONS
 
 TIERS = Path(__file__).parent / "tiers"
-ALGORITHMS = ("DQS", "SAC", "TD3", "TQC", "CrossQ")
+CLASSES: dict[str, type[OffPolicyAlgorithm]] = {"DQS": DQS, "SAC": SAC, "TD3": TD3, "TQC": TQC, "CrossQ": CrossQ}
+ALGORITHMS = tuple(CLASSES)
+
+# Arguments of a class that its course of training does not depend on
+WITHOUT_EFFECT = ("verbose", "tensorboard_log", "device", "seed", "stats_window_size", "_init_setup_model")
 
 # Raised when the meaning of a setting or of a record changes, so that old results are not taken for new ones
 PROTOCOL = 1
@@ -38,6 +49,7 @@ class Run:
     :param steps: of the environment; updates, for a static target
     :param evaluation: ``every`` (steps), ``episodes`` (deterministic), ``stochastic_episodes``, ``deterministic_forms``
     :param on_policy_share: of the actor's regression points, where not the default; DQS only
+    :param defaults: what the class takes where ``settings`` says nothing, so that a changed default makes a new run
     :param protocol: version of the runner's meaning of all this
     """
 
@@ -50,6 +62,7 @@ class Run:
     steps: int
     evaluation: dict[str, Any]
     on_policy_share: float | None = None
+    defaults: dict[str, Any] = field(default_factory=dict)
     protocol: int = field(default=PROTOCOL)
 
     @property
@@ -164,7 +177,33 @@ def _run(content: dict[str, Any], algorithm: str, environment: str, seed: int) -
         steps=environment_entry["steps"],
         evaluation=evaluation,
         on_policy_share=algorithm_entry.get("on_policy_share"),
+        defaults=default_settings(class_name, settings.get("diffusion", "box")),
     )
+
+
+def default_settings(class_name: str, diffusion: str) -> dict[str, Any]:
+    """
+    :param class_name: one of ``ALGORITHMS``
+    :param diffusion: of DQS, whose ``None`` stands for values of its own
+    :return: name -> default of each argument that training depends on
+    """
+    defaults = _defaults_of(CLASSES[class_name])
+    if class_name == "DQS":
+        check_choice("diffusion", diffusion, DIFFUSIONS)
+        chosen = DIFFUSIONS[diffusion]
+        defaults |= {f"{diffusion} {name}": value for name, value in _defaults_of(chosen).items()}
+        constants = {**vars(sb3_dqs.dqs), **vars(chosen)}
+        defaults |= {name: value for name, value in constants.items() if name.isupper() and _is_plain(value)}
+    return defaults
+
+
+def _defaults_of(constructor: type) -> dict[str, Any]:
+    parameters = inspect.signature(constructor).parameters.values()
+    return {p.name: p.default for p in parameters if p.name not in WITHOUT_EFFECT and _is_plain(p.default)}
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or isinstance(value, bool | int | float | str)
 
 
 def _check_keys(where: str, entry: dict[str, Any], known: tuple[str, ...]) -> None:

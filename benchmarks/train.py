@@ -22,15 +22,13 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch as th
-from sb3_contrib import TQC, CrossQ
-from stable_baselines3 import SAC, TD3
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.utils import LinearSchedule
 from torch import nn
 
 from benchmarks.measures import final_measures
-from benchmarks.plan import Run
+from benchmarks.plan import CLASSES, Run
 from benchmarks.static_targets import ACTION_DIM, LAWS, N_SAMPLES, exact_draws, rows_per_update, sampled_actions, trained
 from benchmarks.store import Store, write_whole
 from sb3_dqs import DQS
@@ -38,9 +36,17 @@ from sb3_dqs.evaluation import BANDWIDTH, N_DIRECTIONS, Episode, goals_of, roll_
 from sb3_dqs.metrics import GoalStatistics, boltzmann_masses, maximum_mean_discrepancy, sliced_wasserstein_2, total_variation
 from sb3_dqs.policies import DIFFUSIONS
 
-CLASSES: dict[str, type[OffPolicyAlgorithm]] = {"DQS": DQS, "SAC": SAC, "TD3": TD3, "TQC": TQC, "CrossQ": CrossQ}
 PACKAGES = ("sb3-dqs", "stable-baselines3", "sb3-contrib", "torch", "gymnasium", "numpy", "mujoco")
 REPOSITORY = Path(__file__).parent.parent
+
+# Code that a run depends on; the pictures, the report and the zoo may change meanwhile
+TRAINING_CODE = (
+    *("benchmarks/plan.py", "benchmarks/train.py", "benchmarks/measures.py", "benchmarks/static_targets.py"),
+    *("sb3_dqs/*.py", "sb3_dqs/diffusion/*.py", "sb3_dqs/envs/*.py"),
+)
+
+# Of SB3: a longer buffer than the default would be another algorithm, one longer than the run only costs memory
+DEFAULT_BUFFER_SIZE = 1_000_000
 
 # Start states of evaluation: the same in all runs, and none of training
 EVALUATION_SEED = 10_000
@@ -91,9 +97,8 @@ def train_agent(run: Run, store: Store | None, device: str) -> dict[str, Any]:
     env = make_env(run)
     model, evaluation = checkpoints.load(run, env, device) if checkpoints is not None else (None, None)
     if model is None or evaluation is None:
-        # a buffer longer than the run would only cost memory
         # a copy, since SB3 writes into policy_kwargs
-        settings: dict[str, Any] = {"buffer_size": run.steps, **copy.deepcopy(run.settings)}
+        settings: dict[str, Any] = {"buffer_size": min(run.steps, DEFAULT_BUFFER_SIZE), **copy.deepcopy(run.settings)}
         learning_rate = settings.get("learning_rate")
         if isinstance(learning_rate, str):
             settings["learning_rate"] = falling_to_zero(learning_rate)
@@ -221,7 +226,7 @@ class Checkpoints:
     """
     The state of an unfinished run: model, replay buffer, random state and records, kept whole or not at all.
 
-    What other code or other versions left is given up, so that no run is of two kinds.
+    What other code or other versions left is laid aside, so that no run is of two kinds.
 
     :param folder: of this run alone
     """
@@ -255,7 +260,8 @@ class Checkpoints:
         latest = complete[-1]
         kept = json.loads((latest / "records.json").read_text())
         if {name: kept.get(name) for name in origin()} != origin():
-            shutil.rmtree(self.folder)
+            aside = self._lay_aside()
+            print(f"{run.name} starts anew: its state is of other code or other versions, and now in {aside}", flush=True)
             return None, None
         model = CLASSES[run.class_name].load(latest / "model", env=env, device=device)
         model.load_replay_buffer(latest / "replay")
@@ -267,6 +273,11 @@ class Checkpoints:
         evaluation.continued_at = [*kept["continued_at"], model.num_timesteps]
         restore_random_states(pickle.loads((latest / "random.pkl").read_bytes()))
         return model, evaluation
+
+    def _lay_aside(self) -> Path:
+        aside = self.folder.with_name(f"{self.folder.name}.other-code")
+        shutil.rmtree(aside, ignore_errors=True)
+        return self.folder.rename(aside)
 
     def _complete(self) -> list[Path]:
         return sorted(self.folder.glob("steps-*"), key=lambda path: int(path.name.removeprefix("steps-")))
@@ -333,10 +344,10 @@ def origin() -> dict[str, Any]:
 
 
 def code_fingerprint() -> str:
-    """Hash of the package and of the benchmark, as the files are, committed or not."""
+    """Hash of the code that a run depends on, as the files are, committed or not."""
     hashed = hashlib.sha256()
-    for folder in (REPOSITORY / "sb3_dqs", REPOSITORY / "benchmarks"):
-        for path in sorted(folder.rglob("*.py")):
+    for pattern in TRAINING_CODE:
+        for path in sorted(REPOSITORY.glob(pattern)):
             hashed.update(f"{path.relative_to(REPOSITORY)}\n".encode() + path.read_bytes())
     return hashed.hexdigest()[:16]
 

@@ -14,11 +14,13 @@ import torch as th
 import yaml
 
 import benchmarks.train
+import sb3_dqs.dqs
 from benchmarks.plan import TIERS, load_tier
 from benchmarks.run import follow, main, run_here
 from benchmarks.store import Store, write_whole
 from benchmarks.train import Checkpoints, falling_to_zero, make_env, train
 from sb3_dqs import DQS
+from sb3_dqs.diffusion.box import BoxDiffusion
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -118,6 +120,24 @@ def test_key_changes_with_every_setting_and_with_nothing_else(tmp_path):
     assert only_run(write_tier(path, environments=longer)).key != original
 
 
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [(sb3_dqs.dqs, "DEFAULT_COOLING_UPDATES"), (BoxDiffusion, "DEFAULT_BATCH_SIZE"), (BoxDiffusion, "ON_POLICY_SHARE")],
+)
+def test_key_changes_with_a_default_that_the_tier_does_not_name(tier_path, monkeypatch, place, name):
+    keys = {algorithm: only_run(load_tier(str(tier_path)), algorithm).key for algorithm in ("dqs", "sac")}
+    monkeypatch.setattr(place, name, getattr(place, name) * 2)
+    assert only_run(load_tier(str(tier_path)), "dqs").key != keys["dqs"]
+    assert only_run(load_tier(str(tier_path)), "sac").key == keys["sac"]
+
+
+def test_a_run_names_the_defaults_it_took(tier_path):
+    dqs, sac = (only_run(load_tier(str(tier_path)), algorithm).defaults for algorithm in ("dqs", "sac"))
+    assert (sac["gamma"], sac["learning_rate"], sac["ent_coef"]) == (0.99, 3e-4, "auto")
+    assert dqs["box n_score_samples"] == DQS("MlpPolicy", "Pendulum-v1").actor.diffusion.n_score_samples
+    assert "seed" not in dqs
+
+
 def test_a_run_is_done_once_and_its_result_tells_how(tier_path, tmp_path):
     store = Store(tmp_path / "results")
     run = only_run(load_tier(str(tier_path)))
@@ -198,7 +218,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tier_path, tmp_path, monkey
     assert 0 < seconds[0] < seconds[1]
 
 
-def test_the_state_that_other_code_left_is_given_up(tier_path, tmp_path, monkeypatch):
+def test_the_state_that_other_code_left_is_laid_aside(tier_path, tmp_path, monkeypatch):
     store = Store(tmp_path / "results")
     run = only_run(load_tier(str(tier_path)))
     checkpoints = Checkpoints(store.checkpoints(run))
@@ -207,6 +227,8 @@ def test_the_state_that_other_code_left_is_given_up(tier_path, tmp_path, monkeyp
     assert checkpoints.load(run, make_env(run), "cpu")[0].num_timesteps == 30
     monkeypatch.setattr(benchmarks.train, "CODE", "other")
     assert checkpoints.load(run, make_env(run), "cpu") == (None, None)
+    # laid aside, not thrown away
+    assert [path.name for path in store.state.glob("*.other-code/*")] == ["steps-30"]
     assert run_here(run, store, "cpu", COMMIT) == (run, None)
     result = store.load(run)
     assert result["continued_at"] == []
