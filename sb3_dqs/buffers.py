@@ -1,5 +1,6 @@
 """Where do the transitions lie? On the device that learns from them, so that sampling a batch waits for nothing."""
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,8 @@ from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from stable_baselines3.common.vec_env import VecNormalize
 
+from sb3_dqs.checks import InputError
+
 STORED = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
 
 
@@ -17,8 +20,9 @@ class DeviceReplayBuffer(ReplayBuffer):
     """
     Replay buffer in the memory of the device: for any off-policy algorithm of SB3, by ``replay_buffer_class``.
 
-    A batch is drawn and gathered on the device, without waiting for the host. Observations are stored in their own type, but
-    64-bit floats as 32-bit, as the networks take them. One-step returns only, and no hindsight replay.
+    A batch is drawn and gathered on the device, without waiting for the host; the memory there is taken at the first
+    transition. Observations are stored in their own type, but 64-bit floats as 32-bit, as the networks take them. One-step
+    returns only, and no hindsight replay.
 
     :param buffer_size: Max number of element in the buffer
     :param observation_space: Observation space, not a Dict
@@ -48,9 +52,9 @@ class DeviceReplayBuffer(ReplayBuffer):
         handle_timeout_termination: bool = True,
     ):
         if isinstance(observation_space, spaces.Dict):
-            raise ValueError("DeviceReplayBuffer does not hold Dict observations; use SB3's DictReplayBuffer, the default")
+            raise InputError("DeviceReplayBuffer does not hold Dict observations; use SB3's DictReplayBuffer, the default")
         if optimize_memory_usage:
-            raise ValueError("DeviceReplayBuffer does not support optimize_memory_usage=True; use SB3's ReplayBuffer")
+            raise InputError("DeviceReplayBuffer does not support optimize_memory_usage=True; use SB3's ReplayBuffer")
         super().__init__(
             buffer_size,
             observation_space,
@@ -59,12 +63,11 @@ class DeviceReplayBuffer(ReplayBuffer):
             n_envs,
             handle_timeout_termination=handle_timeout_termination,
         )
-        # SB3's arrays of zeros were never touched, so they took no memory yet
+        # Zeros of numpy take no memory until they are written to: a model that is loaded for prediction has an empty buffer
         for name in STORED:
             array = getattr(self, name)
-            dtype = th.from_numpy(array[:0]).dtype
-            stored_dtype = th.float32 if dtype == th.float64 else dtype
-            setattr(self, name, th.zeros(array.shape, dtype=stored_dtype, device=self._device))
+            stored_dtype = np.float32 if array.dtype == np.float64 else array.dtype
+            setattr(self, name, th.from_numpy(np.zeros(array.shape, stored_dtype)))
 
     def __getstate__(self) -> dict[str, Any]:
         # Arrays of the host, so that a machine without this device can load them
@@ -74,6 +77,13 @@ class DeviceReplayBuffer(ReplayBuffer):
         arrays = {name: th.from_numpy(state[name]) for name in STORED}
         self.__dict__.update({**state, **arrays, "_device": th.device("cpu")})
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> "DeviceReplayBuffer":
+        # As it is: the default way goes over __getstate__, to the host
+        copied = self.__class__.__new__(self.__class__)
+        memo[id(self)] = copied
+        copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return copied
+
     @property
     def device(self) -> th.device:
         """Where the transitions lie; setting it moves them, as when a saved buffer is loaded on another machine."""
@@ -82,9 +92,12 @@ class DeviceReplayBuffer(ReplayBuffer):
     @device.setter
     def device(self, device: th.device) -> None:
         self._device = device
+        if getattr(self, "pos", 0) or getattr(self, "full", False):
+            self._move()
+
+    def _move(self) -> None:
         for name in STORED:
-            if isinstance(getattr(self, name, None), th.Tensor):
-                setattr(self, name, getattr(self, name).to(device))
+            setattr(self, name, getattr(self, name).to(self._device))
 
     def add(
         self,
@@ -105,6 +118,8 @@ class DeviceReplayBuffer(ReplayBuffer):
         :param done: (n_envs,)
         :param infos: one dictionary for each environment
         """
+        if self.pos == 0:
+            self._move()
         if isinstance(self.observation_space, spaces.Discrete):
             obs, next_obs = (values.reshape((self.n_envs, *self.obs_shape)) for values in (obs, next_obs))
         action = action.reshape((self.n_envs, self.action_dim))

@@ -9,7 +9,7 @@ import torch as th
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Figure as LoggedFigure
 
-from sb3_dqs.checks import check_integer
+from sb3_dqs.checks import InputError, check_integer
 from sb3_dqs.dqs import DQS
 from sb3_dqs.evaluation import can_compare_to_critic, distances_to_critic, goals_of, roll_out
 from sb3_dqs.plotting import COURSE, plot_critic, plot_denoising_paths, plot_roll_outs, plot_training_course
@@ -187,5 +187,5 @@ def _with_arena(env_id: str | None, n_envs: int) -> list[gym.Env]:
     """Environments of which traces and goals are known."""
     envs = [] if env_id is None else [gym.make(env_id) for _ in range(n_envs)]
     if envs and not hasattr(envs[0].unwrapped, "arena"):
-        raise ValueError(f"roll_out_env must be an environment with an arena and goals in it, got {env_id!r}; leave it out")
+        raise InputError(f"roll_out_env must be an environment with an arena and goals in it, got {env_id!r}; leave it out")
     return envs

@@ -1,9 +1,13 @@
-"""Is a setting usable? Each check raises a ``ValueError`` that names the argument, the value found and the remedy."""
+"""Is a setting usable? Each check raises an :class:`InputError` that names the argument, the value found and the remedy."""
 
 import math
 from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
+
+
+class InputError(ValueError):
+    """What the user gave cannot be used; the message names it and the remedy."""
 
 
 def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
@@ -18,7 +22,7 @@ def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
         return
     nearest = get_close_matches(str(value), choices, n=1, cutoff=0.3)
     hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
-    raise ValueError(f"{name} must be one of {choices}, got {value!r}{hint}")
+    raise InputError(f"{name} must be one of {choices}, got {value!r}{hint}")
 
 
 def check_integer(name: str, value: Any, minimum: int, remedy: str) -> None:
@@ -31,7 +35,7 @@ def check_integer(name: str, value: Any, minimum: int, remedy: str) -> None:
     """
     is_integer = isinstance(value, int) and not isinstance(value, bool)
     if not is_integer or value < minimum:
-        raise ValueError(f"{name} must be an integer >= {minimum}, got {value!r}; {remedy}")
+        raise InputError(f"{name} must be an integer >= {minimum}, got {value!r}; {remedy}")
 
 
 def check_positive(name: str, value: Any, remedy: str) -> None:
@@ -42,7 +46,7 @@ def check_positive(name: str, value: Any, remedy: str) -> None:
     :raises ValueError: if ``value`` is not a finite number > 0
     """
     if not is_finite_number(value) or value <= 0:
-        raise ValueError(f"{name} must be a finite number > 0, got {value!r}; {remedy}")
+        raise InputError(f"{name} must be a finite number > 0, got {value!r}; {remedy}")
 
 
 def check_sigma_range(sigma_min: Any, sigma_max: Any) -> None:
@@ -54,7 +58,7 @@ def check_sigma_range(sigma_min: Any, sigma_max: Any) -> None:
     check_positive("sigma_min", sigma_min, "it is the smallest noise level, in units of half the action box")
     check_positive("sigma_max", sigma_max, "it is the largest noise level, in units of half the action box")
     if sigma_min >= sigma_max:
-        raise ValueError(f"sigma_min must be < sigma_max, got {sigma_min} >= {sigma_max}; swap or spread them")
+        raise InputError(f"sigma_min must be < sigma_max, got {sigma_min} >= {sigma_max}; swap or spread them")
 
 
 def is_finite_number(value: Any) -> bool:

@@ -27,8 +27,8 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from sb3_dqs.buffers import DeviceReplayBuffer
-from sb3_dqs.checks import check_choice, check_integer, check_positive, is_finite_number
-from sb3_dqs.graphed import CudaRecorder, GraphedUpdate
+from sb3_dqs.checks import InputError, check_choice, check_integer, check_positive, is_finite_number
+from sb3_dqs.graphed import CudaRecorder, GraphedUpdate, let_wait
 from sb3_dqs.policies import DIFFUSIONS, CnnPolicy, DiffusionActor, DiffusionPolicy, MlpPolicy, MultiInputPolicy, min_q_fn
 from sb3_dqs.temperature import Thermostat, cooling_entropy_target
 
@@ -196,7 +196,7 @@ class DQS(OffPolicyAlgorithm):
                 support_multi_env=True,
             )
         except AssertionError as error:  # SB3 asserts that the action space is supported and bounded
-            raise ValueError(f"DQS needs a bounded Box action space; rescale or wrap the environment's. {error}") from error
+            raise InputError(f"DQS needs a bounded Box action space; rescale or wrap the environment's. {error}") from error
 
         self.diffusion = diffusion
         self.temperature = temperature
@@ -232,13 +232,11 @@ class DQS(OffPolicyAlgorithm):
         self.graphed_update: GraphedUpdate[ReplayBufferSamples | DictReplayBufferSamples] | None = None
         if self.use_cuda_graph and self.device.type == "cuda":
             self.graphed_update = GraphedUpdate(self._update, CudaRecorder(self.device))
-        elif self.use_cuda_graph:
-            warnings.warn(f"use_cuda_graph=True has no effect on {self.device}: updates run eagerly", stacklevel=2)
 
     def _check_settings(self) -> None:
         check_choice("diffusion", self.diffusion, DIFFUSIONS)
         if self.n_steps > 1 and self.replay_buffer_class is DeviceReplayBuffer:
-            raise ValueError(f"DeviceReplayBuffer has one-step returns, n_steps={self.n_steps} needs SB3's default buffer")
+            raise InputError(f"DeviceReplayBuffer has one-step returns, n_steps={self.n_steps} needs SB3's default buffer")
         if self.policy_delay is not None:
             check_integer("policy_delay", self.policy_delay, 1, "1 updates actor and critic together")
         if self.actor_learning_rate_factor is not None:
@@ -247,7 +245,7 @@ class DQS(OffPolicyAlgorithm):
         if self.actor_batch_size is not None:
             check_integer("actor_batch_size", self.actor_batch_size, 1, "None takes the default of the diffusion")
             if self.actor_batch_size > self.batch_size:
-                raise ValueError(
+                raise InputError(
                     f"actor_batch_size must be at most batch_size={self.batch_size}, got {self.actor_batch_size}; "
                     "the regression points are rows of the critic's batch, so raise batch_size as well"
                 )
@@ -257,15 +255,15 @@ class DQS(OffPolicyAlgorithm):
     def _check_diffusion_settings(self) -> None:
         taken = sorted(set(self._diffusion_policy_kwargs()) & set(self.policy_kwargs))
         if taken:
-            raise ValueError(f"policy_kwargs must not hold {taken}; pass them as arguments of DQS")
+            raise InputError(f"policy_kwargs must not hold {taken}; pass them as arguments of DQS")
         for name in self.diffusion_kwargs or {}:
             if hasattr(self, name):
-                raise ValueError(f"diffusion_kwargs must not hold {name!r}; pass {name}=... to DQS itself")
+                raise InputError(f"diffusion_kwargs must not hold {name!r}; pass {name}=... to DQS itself")
         known = {name: list(inspect.signature(diffusion).parameters)[4:] for name, diffusion in DIFFUSIONS.items()}
         for name in self._diffusion_policy_kwargs()["diffusion_kwargs"]:
             others = [other for other, settings in known.items() if name in settings and name not in known[self.diffusion]]
             if others:
-                raise ValueError(
+                raise InputError(
                     f"{name} is a setting of diffusion={others[0]!r} and has no effect with diffusion={self.diffusion!r}; "
                     f"leave it out, or choose diffusion={others[0]!r}"
                 )
@@ -283,7 +281,7 @@ class DQS(OffPolicyAlgorithm):
         if self.target_entropy != "auto":
             largest = math.log(2) * get_action_dim(self.action_space)
             if not is_finite_number(self.target_entropy) or self.target_entropy >= largest:  # type: ignore[operator]
-                raise ValueError(
+                raise InputError(
                     f"target_entropy must be 'auto' or a number < {largest:.2f} nats, the entropy of uniform actions, got "
                     f"{self.target_entropy!r}; -0.5 per action dimension is the default"
                 )
@@ -294,7 +292,7 @@ class DQS(OffPolicyAlgorithm):
         if self.temperature != "auto" or self.diffusion == "paper":
             for name in ("target_entropy", "initial_temperature", "cooling_updates"):
                 if getattr(self, name) not in (None, "auto"):
-                    raise ValueError(
+                    raise InputError(
                         f"{name}={getattr(self, name)!r} has no effect without the automatic temperature; leave it out, "
                         "or choose diffusion='box' and temperature='auto'"
                     )
@@ -324,11 +322,12 @@ class DQS(OffPolicyAlgorithm):
         is_auto = self.target_entropy == "auto"
         self.entropy_goal = AUTO_ENTROPY_PER_DIMENSION * self.action_dim if is_auto else float(self.target_entropy)
 
-        if self.temperature_schedule is None:
-            start = DEFAULT_INITIAL_TEMPERATURE if self.initial_temperature is None else self.initial_temperature
-        else:
-            start = self.temperature_schedule(1.0)
-        self.thermostat = Thermostat(start, self.action_dim).to(self.device)
+        self.thermostat = Thermostat(self._start_temperature(), self.action_dim).to(self.device)
+
+    def _start_temperature(self) -> float:
+        if self.temperature_schedule is not None:
+            return self.temperature_schedule(1.0)
+        return DEFAULT_INITIAL_TEMPERATURE if self.initial_temperature is None else self.initial_temperature
 
     def _create_aliases(self) -> None:
         self.actor = self.policy.actor
@@ -392,7 +391,7 @@ class DQS(OffPolicyAlgorithm):
         # which the entropy is read from; the others are replay pairs.
         n_points = self._n_regression_points(len(next_actions))
         n_on_policy = math.ceil(self.actor.diffusion.ON_POLICY_SHARE * n_points)
-        on_policy, replayed = slice(0, n_on_policy), slice(n_on_policy, n_points)
+        on_policy, replayed = regression_rows(replay_data.dones, n_on_policy, n_points - n_on_policy)
         observations = _concatenate(
             _select(replay_data.next_observations, on_policy), _select(replay_data.observations, replayed)
         )
@@ -427,17 +426,20 @@ class DQS(OffPolicyAlgorithm):
         return cooling_entropy_target(self._n_updates, self.entropy_goal, self.action_dim, cooling_updates)
 
     def _update_learning_rate(self, optimizers: list[th.optim.Optimizer] | th.optim.Optimizer) -> None:
+        optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
         super()._update_learning_rate(optimizers)
-        factor = self.actor_learning_rate_factor
-        factor = self.actor.diffusion.DEFAULT_LEARNING_RATE_FACTOR if factor is None else factor
-        for group in self.actor.optimizer.param_groups:
-            group["lr"] *= factor
+        if self.actor.optimizer in optimizers:
+            factor = self.actor_learning_rate_factor
+            factor = self.actor.diffusion.DEFAULT_LEARNING_RATE_FACTOR if factor is None else factor
+            for group in self.actor.optimizer.param_groups:
+                group["lr"] *= factor
         if self.graphed_update is not None:
-            self.graphed_update.prepare_optimizers(optimizers if isinstance(optimizers, list) else [optimizers])
+            self.graphed_update.prepare_optimizers([self.actor.optimizer, self.critic.optimizer])
 
     def _follow_temperature_schedule(self) -> None:
         if self.temperature_schedule is not None:
-            self.thermostat.follow(self.temperature_schedule(self._current_progress_remaining))
+            # the last round of steps may go beyond the end
+            self.thermostat.follow(self.temperature_schedule(max(self._current_progress_remaining, 0.0)))
 
     def _update_target_network(self) -> None:
         # polyak_update of SB3 in one pass over all parameters
@@ -467,7 +469,7 @@ class DQS(OffPolicyAlgorithm):
 
     def _raise_non_finite(self, name: str, n_update: int) -> None:
         # ValueError prunes an Optuna trial
-        raise ValueError(
+        raise InputError(
             f"{name} is not finite at update {n_update}, temperature "
             f"{self.thermostat.temperature.item():.3g}. Look for NaN or infinite rewards and observations (SB3's "
             "VecCheckNan finds them); else try a smaller learning_rate, or VecNormalize for observations and rewards. "
@@ -483,6 +485,8 @@ class DQS(OffPolicyAlgorithm):
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
     ) -> SelfDQS:
+        if self.use_cuda_graph and self.graphed_update is None:
+            warnings.warn(f"use_cuda_graph=True has no effect on {self.device}: updates run eagerly", stacklevel=2)
         return super().learn(
             total_timesteps=total_timesteps,
             callback=callback,
@@ -496,11 +500,13 @@ class DQS(OffPolicyAlgorithm):
         self, load_path_or_dict: str | TensorDict, exact_match: bool = True, device: th.device | str = "auto"
     ) -> None:
         super().set_parameters(load_path_or_dict, exact_match, device)
+        # A temperature that was scheduled when the parameters were saved is no start for an automatic one
+        if self.temperature_schedule is None and self.thermostat.n_measurements == 0:
+            self.thermostat.follow(self._start_temperature())
         # The parameters may come from a recorded run, and the optimisers' states have new places
         for optimizer in (self.actor.optimizer, self.critic.optimizer):
             for group in optimizer.param_groups:
-                if "capturable" in group:
-                    group["capturable"] = False
+                let_wait(group)
         if self.graphed_update is not None:
             self.graphed_update.forget()
 
@@ -519,7 +525,23 @@ class DQS(OffPolicyAlgorithm):
         return ["policy", "actor.optimizer", "critic.optimizer", "thermostat"], []
 
 
-def _select(observations: PyTorchObs, rows: slice) -> PyTorchObs:
+def regression_rows(dones: th.Tensor, n_on_policy: int, n_replayed: int) -> tuple[th.Tensor, th.Tensor]:
+    """
+    Which rows of a batch become regression points? Random ones, since hindsight replay puts the real goals first.
+
+    The next observations of terminal rows come last: no TD target ever asks for their values, so the critic has none.
+
+    :param dones: (batch_size, 1), 1 where the next observation is terminal
+    :param n_on_policy: number of rows to take next observations from, at most batch_size
+    :param n_replayed: number of rows to take observations from, at most batch_size
+    :return: indices (n_on_policy,) and (n_replayed,); disjoint, as long as batch and non-terminal rows suffice
+    """
+    is_terminal = dones.squeeze(1)
+    rank = th.rand_like(is_terminal)
+    return (rank + is_terminal).argsort()[:n_on_policy], rank.argsort(descending=True)[:n_replayed]
+
+
+def _select(observations: PyTorchObs, rows: th.Tensor) -> PyTorchObs:
     if isinstance(observations, dict):
         return {key: values[rows] for key, values in observations.items()}
     return observations[rows]

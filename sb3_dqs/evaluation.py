@@ -11,6 +11,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import ContinuousCritic
 from stable_baselines3.common.preprocessing import get_action_dim
 
+from sb3_dqs.checks import InputError
 from sb3_dqs.dqs import DQS
 from sb3_dqs.metrics import (
     GoalStatistics,
@@ -67,7 +68,7 @@ def roll_out(
     :raises ValueError: if there is no environment
     """
     if not envs:
-        raise ValueError("envs must hold at least one environment, got none; make as many as episodes are wanted")
+        raise InputError("envs must hold at least one environment, got none; make as many as episodes are wanted")
     vec_normalize = model.get_vec_normalize_env()
     traces = [[env.reset(seed=None if seed is None else seed + i, options=options)[0]] for i, env in enumerate(envs)]
     total_rewards = [0.0] * len(envs)
@@ -165,7 +166,7 @@ def distances_to_critic(model: BaseAlgorithm, observations: Sequence[Any], n_act
     :raises ValueError: if the model aims at no Boltzmann law, or its actions have more than two dimensions
     """
     if not can_compare_to_critic(model):
-        raise ValueError(
+        raise InputError(
             f"model must aim at a Boltzmann law of one or two action dimensions, got {type(model).__name__} with action space "
             f"{model.action_space}; measure returns and goals instead"
         )

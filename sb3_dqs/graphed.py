@@ -51,15 +51,16 @@ class CudaRecorder:
     def warm_up(self, function: Replay) -> tuple[Outputs, list[str]]:
         current_stream = th.cuda.current_stream(self.device)
         self.stream.wait_stream(current_stream)
+        debug_mode = th.cuda.get_sync_debug_mode()
         with th.cuda.stream(self.stream), warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             th.cuda.set_sync_debug_mode("warn")
             try:
                 outputs = function()
             finally:
-                th.cuda.set_sync_debug_mode("default")
+                th.cuda.set_sync_debug_mode(debug_mode)
         current_stream.wait_stream(self.stream)
-        return outputs, [str(warning.message) for warning in caught if "synchroniz" in str(warning.message)]
+        return outputs, waits_among(caught)
 
     def record(self, function: Replay) -> Replay:
         graph = th.cuda.CUDAGraph()
@@ -72,6 +73,31 @@ class CudaRecorder:
             return outputs
 
         return replay
+
+
+def waits_among(caught: Iterable[warnings.WarningMessage]) -> list[str]:
+    """
+    :param caught: warnings of an update, under PyTorch's debug mode of synchronisation
+    :return: texts of those about an operation that waited; the others are raised anew, but for the mode's notice about itself
+    """
+    waits = []
+    for warning in caught:
+        text = str(warning.message)
+        if "called a synchronizing CUDA operation" in text:
+            waits.append(text)
+        elif "ynchronization debug mode" not in text:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    return waits
+
+
+def let_wait(group: dict[str, Any]) -> None:
+    """
+    Allow an optimiser to wait for the device again, as it may outside of a recording.
+
+    :param group: of its parameters
+    """
+    if "capturable" in group:
+        group["capturable"] = False
 
 
 class Recording(NamedTuple):
@@ -117,13 +143,21 @@ class GraphedUpdate(Generic[Batch]):
 
         :param optimizers: always the same ones, in the same order
         """
-        groups = [group for optimizer in optimizers for group in optimizer.param_groups]
-        for index, group in enumerate(groups):
+        groups = [(optimizer, group) for optimizer in optimizers for group in optimizer.param_groups]
+        for index, (optimizer, group) in enumerate(groups):
+            if not self.can_record:
+                let_wait(group)
+                continue
             learning_rate = self.learning_rates.setdefault(index, th.zeros((), device=self.recorder.device))
             learning_rate.fill_(group["lr"])
             group["lr"] = learning_rate
-            if "capturable" in group:
-                group["capturable"] = learning_rate.is_cuda
+            if "capturable" in group and learning_rate.is_cuda and not group["capturable"]:
+                group["capturable"] = True
+                # an optimiser that is not capturable may have counted its steps on the host
+                for parameter in group["params"]:
+                    state = optimizer.state.get(parameter, {})
+                    if "step" in state:
+                        state["step"] = state["step"].to(parameter.device)
 
     def __call__(self, batch: Batch, flag: bool) -> Outputs:
         """
@@ -157,6 +191,7 @@ class GraphedUpdate(Generic[Batch]):
         outputs, waits = self.recorder.warm_up(lambda: self.update(batch, flag))
         if waits and is_last:
             self.can_record = False
+            self.forget()
             reason = f"this update waits for the device. {waits[0]}"
             warnings.warn(f"no CUDA graph, updates run eagerly: {reason}", stacklevel=3)
         return outputs

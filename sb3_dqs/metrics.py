@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch as th
 
-from sb3_dqs.checks import check_integer, check_positive
+from sb3_dqs.checks import InputError, check_integer, check_positive
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def goal_statistics(goals: Sequence[int], n_goals: int) -> GoalStatistics:
     check_integer("n_goals", n_goals, 2, "the entropy of a single goal means nothing")
     reached = th.as_tensor(goals)
     if len(reached) == 0 or reached.min() < -1 or reached.max() >= n_goals:
-        raise ValueError(f"goals must be indices in [-1, {n_goals}) of at least one episode, got {list(goals)!r}")
+        raise InputError(f"goals must be indices in [-1, {n_goals}) of at least one episode, got {list(goals)!r}")
     counts = th.bincount(reached[reached >= 0], minlength=n_goals)
     success = int(counts.sum()) / len(reached)
     return GoalStatistics(success, int((counts > 0).sum()), normalised_entropy(counts), counts.tolist())
@@ -91,7 +91,7 @@ def sliced_wasserstein_2(samples: th.Tensor, reference: th.Tensor, directions: t
     :raises ValueError: if there are not as many samples as reference draws
     """
     if samples.shape != reference.shape:
-        raise ValueError(
+        raise InputError(
             f"samples and reference must have one shape, got {tuple(samples.shape)} and {tuple(reference.shape)}; "
             "draw as many from the law as from the policy"
         )
@@ -118,7 +118,7 @@ def boltzmann_masses(
     """
     check_positive("temperature", temperature, "it is in units of Q")
     if action_dim not in (1, 2):
-        raise ValueError(f"action_dim must be 1 or 2 for quadrature, got {action_dim}; compare samples by their MMD instead")
+        raise InputError(f"action_dim must be 1 or 2 for quadrature, got {action_dim}; compare samples by their MMD instead")
     n_points = n_bins * points_per_bin
     midpoints = (th.arange(n_points) + 0.5) / n_points * 2 - 1
     grid = th.stack(th.meshgrid(*[midpoints] * action_dim, indexing="ij"), dim=-1).reshape(-1, 1, action_dim)

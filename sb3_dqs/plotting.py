@@ -8,6 +8,7 @@ import numpy as np
 import torch as th
 from stable_baselines3.common.type_aliases import PyTorchObs
 
+from sb3_dqs.checks import InputError
 from sb3_dqs.diffusion.box import BoxDiffusion
 from sb3_dqs.diffusion.paper import PaperDiffusion
 from sb3_dqs.dqs import DQS
@@ -187,7 +188,7 @@ def plot_training_course(course: Mapping[str, Sequence[float]]) -> "Figure":
 def _checked_dimensions(dimensions: Sequence[int] | None, action_dim: int) -> tuple[int, ...]:
     chosen = tuple(range(min(2, action_dim)) if dimensions is None else dimensions)
     if len(chosen) not in (1, 2) or len(set(chosen)) < len(chosen) or not set(chosen) <= set(range(action_dim)):
-        raise ValueError(f"dimensions must be one or two different numbers from 0 to {action_dim - 1}, got {chosen!r}")
+        raise InputError(f"dimensions must be one or two different numbers from 0 to {action_dim - 1}, got {chosen!r}")
     return chosen
 
 

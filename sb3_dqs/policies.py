@@ -132,21 +132,22 @@ class DiffusionActor(BasePolicy):
         :return: (batch, action_dim), in [-1, 1]
         """
         if deterministic:
-            return self.candidate_actions(obs)[0]
+            return self.candidate_actions(obs, self.start_noise[:1])[0]
         features = self.extract_features(obs, self.features_extractor)
         return self.diffusion.sample_actions(features, features.new_empty(features.shape[0], self.action_dim).normal_())
 
-    def candidate_actions(self, obs: PyTorchObs) -> th.Tensor:
+    def candidate_actions(self, obs: PyTorchObs, start_noise: th.Tensor) -> th.Tensor:
         """
-        Actions from the fixed start noises: functions of observation and weights alone.
+        Actions from the same start noises for every observation: functions of observation, noise and weights alone.
 
         :param obs: batch of observations
-        :return: (n_action_candidates, batch, action_dim), in [-1, 1]
+        :param start_noise: (n_candidates, action_dim), standard normal; ``self.start_noise`` for the fixed ones
+        :return: (n_candidates, batch, action_dim), in [-1, 1]
         """
         features = self.extract_features(obs, self.features_extractor)
         # .shape, not len(): exported programs keep the batch size open
-        n_candidates, batch_size = self.start_noise.shape[0], features.shape[0]
-        start_noise = self.start_noise[:, None].expand(-1, batch_size, -1).reshape(-1, self.action_dim)
+        n_candidates, batch_size = start_noise.shape[0], features.shape[0]
+        start_noise = start_noise[:, None].expand(-1, batch_size, -1).reshape(-1, self.action_dim)
         actions = self.diffusion.sample_actions(features.repeat(n_candidates, 1), start_noise, deterministic=True)
         return actions.view(n_candidates, batch_size, self.action_dim)
 
@@ -296,7 +297,7 @@ class DiffusionPolicy(BasePolicy):
         """
         if not deterministic or self.actor.n_action_candidates == 1:
             return self.actor(obs, deterministic)
-        candidates = self.actor.candidate_actions(obs)
+        candidates = self.actor.candidate_actions(obs, self.actor.start_noise)
         best = min_q_fn(self.critic, obs)(candidates).argmax(dim=0)
         return candidates.gather(0, best[None, :, None].expand(1, -1, candidates.shape[-1])).squeeze(0)
 

@@ -5,6 +5,8 @@ import math
 import torch as th
 from torch import nn
 
+from sb3_dqs.checks import InputError, check_positive
+
 # The first entropy target, nats per action dimension: just below ln 2 = 0.69 of the uniform law on [-1, 1], so hot that
 # every mode is visited.
 HOT_ENTROPY_PER_DIMENSION = 0.65
@@ -39,10 +41,10 @@ class LogLinearSchedule:
 
     def __init__(self, initial: float, final: float, end_fraction: float = 1.0):
         for name, value in (("initial", initial), ("final", final)):
-            if not (math.isfinite(value) and value > 0):
-                raise ValueError(f"{name} must be a finite temperature > 0, got {value}")
-        if not 0 < end_fraction <= 1:
-            raise ValueError(f"end_fraction must be in (0, 1], got {end_fraction}; use 1.0 to anneal until the end")
+            check_positive(name, value, "temperatures are in units of Q; 0.05 is the published constant")
+        check_positive("end_fraction", end_fraction, "1.0 anneals until the end")
+        if end_fraction > 1:
+            raise InputError(f"end_fraction must be in (0, 1], got {end_fraction!r}; 1.0 anneals until the end")
         self.initial, self.final, self.end_fraction = initial, final, end_fraction
 
     def __call__(self, progress_remaining: float) -> float:
@@ -89,8 +91,12 @@ class Thermostat(nn.Module):
         """
         Take the temperature of a schedule.
 
-        :param temperature: > 0, in units of Q
+        :param temperature: in units of Q
+        :raises ValueError: if it is not a finite number > 0
         """
+        check_positive("temperature", temperature, "its schedule must be positive throughout training")
+        # a spread that was measured before, under an automatic temperature, does not scale this one
+        self.q_spread.fill_(1.0)
         self.log_temperature.fill_(math.log(temperature))
 
     def measure(self, q_spread: th.Tensor, entropy: th.Tensor, policy_entropy: th.Tensor) -> None:

@@ -125,6 +125,25 @@ def test_setting_the_device_moves_what_is_stored():
     assert {getattr(buffer, name).device.type for name in STORED} == {"meta"}
 
 
+def test_it_takes_memory_of_the_device_at_the_first_transition():
+    space = OBSERVATIONS["float64"]
+    buffer = DeviceReplayBuffer(4, space, spaces.Box(-1.0, 1.0, (2,)), "meta")
+    assert {getattr(buffer, name).device.type for name in STORED} == {"cpu"}, "lazy zeros of numpy"
+    buffer.add(space.sample()[None], space.sample()[None], np.zeros((1, 2)), np.ones(1), np.ones(1), [{}])
+    assert {getattr(buffer, name).device.type for name in STORED} == {"meta"}
+
+
+def test_a_copy_lies_where_the_original_lies():
+    buffer = filled(DeviceReplayBuffer, OBSERVATIONS["float64"])
+    copied = copy.deepcopy(buffer)
+    copied.observations.zero_()
+    assert buffer.observations.any(), "not shared"
+    assert th.equal(copied.rewards, buffer.rewards)
+    buffer.device = th.device("meta")
+    copied = copy.deepcopy(buffer)
+    assert copied.device.type == copied.rewards.device.type == "meta"
+
+
 def test_what_it_does_not_hold_is_refused():
     env = DummyVecEnv([lambda: RandomEnv(spaces.Dict({"x": spaces.Box(-1.0, 1.0, (2,))}))])
     with pytest.raises(ValueError, match="does not hold Dict observations; use SB3's DictReplayBuffer"):

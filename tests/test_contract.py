@@ -81,7 +81,8 @@ def test_actions_fill_asymmetric_bounds(dtype, settings):
 def test_dict_observations(settings):
     model = DQS("MultiInputPolicy", SimpleMultiObsEnv(random_start=False, discrete_actions=False), **settings)
     model.learn(40)
-    model.predict(model.env.reset(), deterministic=True)
+    actions, _ = model.predict(model.env.reset(), deterministic=True)
+    assert model.action_space.contains(actions[0])
 
 
 @pytest.mark.parametrize("share_features_extractor", [True, False])
@@ -137,8 +138,19 @@ def test_memory_optimised_buffer_action_noise_and_schedules(settings):
 
 
 def test_normalised_observations_and_rewards(settings):
-    env = VecNormalize(make_vec_env("Pendulum-v1", n_envs=2))
-    DQS("MlpPolicy", env, **settings).learn(60)
+    env = VecNormalize(make_vec_env("Pendulum-v1", n_envs=2), clip_obs=0.5, clip_reward=0.25)
+    model = DQS("MlpPolicy", env, **settings)
+    update, batches = model._update, []
+
+    def recorded(batch, is_actor_update):
+        batches.append(batch)
+        return update(batch, is_actor_update)
+
+    model._update = recorded
+    model.learn(60)
+    assert max(batch.observations.abs().max().item() for batch in batches) == 0.5
+    assert max(batch.next_observations.abs().max().item() for batch in batches) == 0.5
+    assert max(batch.rewards.abs().max().item() for batch in batches) == 0.25
 
 
 def test_callbacks_evaluate_checkpoint_and_stop(tmp_path, settings):
@@ -257,7 +269,7 @@ def test_candidates_are_ranked_by_the_smallest_q():
     model = DQS("MlpPolicy", "Pendulum-v1", seed=0, n_action_candidates=8, **SMALL).learn(60)
     observations = th.randn(20, 3)
     with th.no_grad():
-        candidates = model.actor.candidate_actions(observations)
+        candidates = model.actor.candidate_actions(observations, model.actor.start_noise)
         q_values = th.stack([th.cat(model.critic(observations, c), dim=1).amin(dim=1) for c in candidates])
         best = model.policy(observations, deterministic=True)
     expected = candidates[q_values.argmax(dim=0), th.arange(20)]

@@ -1,6 +1,7 @@
 """A recorded update is the eager one: recorded without Python, replayed on the CPU operation by operation."""
 
 import copy
+import warnings
 
 import gymnasium as gym
 import numpy as np
@@ -12,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from sb3_dqs import DQS
 from sb3_dqs.diffusion import estimators
-from sb3_dqs.graphed import N_WARM_UP_CALLS, GraphedUpdate
+from sb3_dqs.graphed import N_WARM_UP_CALLS, GraphedUpdate, waits_among
 from sb3_dqs.temperature import LogLinearSchedule
 from tests.conftest import SMALL, SMALL_PAPER, RandomEnv
 
@@ -224,6 +225,30 @@ def test_an_update_that_waits_goes_on_eagerly_with_one_warning():
     assert sums == [2.0] * len(sums)
     assert len(caught) == 1
     assert recorder.n_recordings == 0
+
+
+def test_an_optimiser_may_wait_again_where_nothing_is_recorded():
+    parameter = th.nn.Parameter(th.ones(1))
+    optimizer = th.optim.Adam([parameter], lr=0.5)
+    graphed = GraphedUpdate(lambda batch, flag: {}, EagerRecorder())
+    graphed.prepare_optimizers([optimizer])
+    assert isinstance(optimizer.param_groups[0]["lr"], th.Tensor)
+    optimizer.param_groups[0].update(lr=0.25, capturable=True)
+    graphed.can_record = False
+    graphed.prepare_optimizers([optimizer])
+    assert (optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["capturable"]) == (0.25, False)
+
+
+def test_only_operations_that_waited_count_and_other_warnings_are_passed_on():
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        warnings.warn("called a synchronizing CUDA operation (Triggered internally)", stacklevel=1)
+        warnings.warn("Synchronization debug mode is a prototype feature", stacklevel=1)
+        warnings.warn("of the user's extractor", stacklevel=1)
+    with pytest.warns(UserWarning, match="extractor") as passed_on:
+        waits = waits_among(caught)
+    assert waits == ["called a synchronizing CUDA operation (Triggered internally)"]
+    assert len(passed_on) == 1
 
 
 def test_a_recording_that_fails_otherwise_names_the_remedy(monkeypatch):

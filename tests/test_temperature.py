@@ -2,8 +2,10 @@
 
 import math
 
+import gymnasium as gym
 import pytest
 import torch as th
+from stable_baselines3.common.env_util import make_vec_env
 
 from sb3_dqs import DQS, LogLinearSchedule
 from sb3_dqs.temperature import Thermostat, cooling_entropy_target
@@ -131,6 +133,33 @@ def test_fixed_temperature_is_absolute_and_stays():
     model = DQS("MlpPolicy", "Pendulum-v1", temperature=0.3, **SMALL).learn(60)
     assert model.thermostat.temperature.item() == pytest.approx(0.3)
     assert model.logger.name_to_value["train/temperature"] == pytest.approx(0.3)
+
+
+def test_another_kind_of_temperature_can_be_set_when_a_model_is_loaded(tmp_path):
+    automatic = DQS("MlpPolicy", "Pendulum-v1", **SMALL).learn(60)
+    assert automatic.thermostat.q_spread != 1.0
+    automatic.save(tmp_path / "automatic")
+    fixed = DQS.load(tmp_path / "automatic", env=gym.make("Pendulum-v1"), temperature=0.1).learn(30)
+    assert fixed.thermostat.temperature.item() == pytest.approx(0.1), "absolute, whatever spread of Q was measured before"
+    fixed = DQS("MlpPolicy", "Pendulum-v1", temperature=0.1, **SMALL).learn(30)
+    fixed.save(tmp_path / "fixed")
+    automatic = DQS.load(tmp_path / "fixed", temperature="auto", initial_temperature=2.0)
+    assert automatic.thermostat.temperature.item() == pytest.approx(2.0), "starts hot, relative to the spread of Q"
+
+
+def test_a_temperature_schedule_is_asked_within_its_range_and_its_values_are_checked():
+    asked = []
+
+    def schedule(progress_remaining):
+        asked.append(progress_remaining)
+        return progress_remaining + 1e-3
+
+    # the last of 4 environments' steps goes beyond the end
+    DQS("MlpPolicy", make_vec_env("Pendulum-v1", 4), temperature=schedule, **SMALL).learn(30)
+    assert min(asked) == 0.0
+    holes = DQS("MlpPolicy", "Pendulum-v1", temperature=lambda remaining: 0.0 if 0.2 < remaining < 0.8 else 1.0, **SMALL)
+    with pytest.raises(ValueError, match=r"temperature must be a finite number > 0, got 0\.0; its schedule"):
+        holes.learn(40)
 
 
 def test_automatic_target_is_half_a_nat_below_zero_per_dimension():

@@ -3,9 +3,13 @@
 import numpy as np
 import pytest
 import torch as th
+from stable_baselines3 import HerReplayBuffer
+from stable_baselines3.common.envs import BitFlippingEnv
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 
 from sb3_dqs import DQS
+from sb3_dqs.diffusion.box import BoxDiffusion
+from sb3_dqs.dqs import regression_rows
 from sb3_dqs.policies import fixed_start_noise, min_q_fn
 from tests.conftest import SMALL, SMALL_PAPER
 
@@ -132,6 +136,43 @@ def test_box_regresses_on_half_policy_and_half_replay_actions(monkeypatch, actor
     in_replay = [action in replayed for action in actions.flatten().tolist()]
     assert not any(in_replay[:n_on_policy])
     assert all(in_replay[n_on_policy:])
+
+
+def test_terminal_next_observations_become_regression_points_only_where_the_others_are_too_few():
+    th.manual_seed(0)
+    dones = th.zeros(12, 1)
+    dones[:4] = 1.0
+    seen_on_policy, seen_replayed = set(), set()
+    for _ in range(200):
+        on_policy, replayed = (rows.tolist() for rows in regression_rows(dones, 3, 3))
+        assert len({*on_policy, *replayed} - {0, 1, 2, 3}) >= 3
+        seen_on_policy |= set(on_policy)
+        seen_replayed |= set(replayed)
+    assert seen_on_policy == set(range(4, 12))
+    assert seen_replayed == set(range(12))
+    on_policy, replayed = regression_rows(dones, 12, 0)
+    assert set(on_policy[-4:].tolist()) == {0, 1, 2, 3}
+    assert len(replayed) == 0
+    on_policy, replayed = regression_rows(th.zeros(12, 1), 5, 7)
+    assert {*on_policy.tolist(), *replayed.tolist()} == set(range(12)), "disjoint where no row is terminal"
+
+
+def test_regression_points_come_from_the_whole_batch_of_hindsight_replay(monkeypatch):
+    # HerReplayBuffer puts the relabelled transitions last, 4 of 5 by default
+    env = BitFlippingEnv(n_bits=3, continuous=True)
+    model = DQS("MultiInputPolicy", env, replay_buffer_class=HerReplayBuffer, actor_batch_size=4, seed=0, **SMALL).learn(30)
+    batch = model.replay_buffer.sample(16)
+    numbered = th.arange(16.0).unsqueeze(1).expand_as(batch.actions)
+    regress, seen = BoxDiffusion.regress, []
+
+    def recorded(self, features, actions, *arguments):
+        seen.extend(actions[:, 0].tolist())
+        return regress(self, features, actions.clamp(-1, 1), *arguments)
+
+    monkeypatch.setattr(BoxDiffusion, "regress", recorded)
+    for _ in range(100):
+        model._update_actor(batch._replace(actions=numbered, dones=th.zeros(16, 1)), numbered)
+    assert set(seen) == set(range(16))
 
 
 def test_paper_regresses_on_replay_actions_alone(monkeypatch):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import torch as th
 from torch import nn
 
-from sb3_dqs.checks import check_choice, check_integer, check_positive, check_sigma_range
+from sb3_dqs.checks import InputError, check_choice, check_integer, check_positive, check_sigma_range
 from sb3_dqs.diffusion.entropy import boltzmann_entropy, policy_entropy
 from sb3_dqs.diffusion.estimators import BOX_ESTIMATORS, Guide, QFunction, Regression, box_posterior_mean
 from sb3_dqs.diffusion.networks import PreconditionedDenoiser
@@ -59,7 +59,7 @@ class BoxDiffusion(nn.Module):
         check_integer("n_diffusion_steps", n_diffusion_steps, 1, "5 is the default")
         check_integer("n_score_samples", n_score_samples, 2, "8 is the default")
         if n_score_samples % 2:
-            raise ValueError(
+            raise InputError(
                 f"n_score_samples must be even, got {n_score_samples}; proposals come in antithetic pairs, "
                 f"so use {n_score_samples + 1}"
             )

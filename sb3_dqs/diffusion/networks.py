@@ -214,8 +214,8 @@ class PreconditionedDenoiser(nn.Module):
     def condition(self, features: th.Tensor) -> Callable[[th.Tensor, th.Tensor], th.Tensor]:
         """
         :param features: (batch, features_dim)
-        :return: the denoiser of these observations: maps noisy actions (batch, action_dim) and sigma (batch, 1) or (1, 1)
-            to E[a | x], (batch, action_dim)
+        :return: the denoiser of these observations: maps noisy actions (..., batch, action_dim) and sigma (batch, 1)
+            or (1, 1) to E[a | x], (..., batch, action_dim)
         """
         raw_output = condition_on_first_input(self.network, features)
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch as th
 from torch import nn
 
-from sb3_dqs.checks import check_choice, check_integer, check_sigma_range, is_finite_number
+from sb3_dqs.checks import InputError, check_choice, check_integer, check_sigma_range, is_finite_number
 from sb3_dqs.diffusion.estimators import QFunction, Regression, smoothed_score
 from sb3_dqs.diffusion.networks import ScoreNetwork
 from sb3_dqs.diffusion.noise import GeometricNoise
@@ -57,7 +57,7 @@ class PaperDiffusion(nn.Module):
         check_sigma_range(sigma_min, sigma_max)
         check_choice("squash", squash, ["tanh", "clip"])
         if not is_finite_number(loss_weight_offset) or loss_weight_offset < 0:
-            raise ValueError(
+            raise InputError(
                 f"loss_weight_offset must be a number >= 0, got {loss_weight_offset!r}; 1e-3 is the published value"
             )
         self.n_diffusion_steps = n_diffusion_steps

@@ -15,7 +15,7 @@ from uuid import uuid4
 import optuna
 from rl_zoo3.utils import ALGOS
 
-from sb3_dqs.checks import check_choice, check_integer
+from sb3_dqs.checks import InputError, check_choice, check_integer
 from sb3_dqs.zoo.registration import ALGO
 from sb3_dqs.zoo.storage import HEARTBEAT_INTERVAL, MAX_RETRIES, create_study_with_heartbeat, heartbeat_storage
 
@@ -109,7 +109,7 @@ def _zoo_parser() -> argparse.ArgumentParser:
 
 def _tuning_arguments(known: argparse.Namespace) -> list[str]:
     if known.trial_id is not None and known.study_name is None:
-        raise ValueError("--trial-id needs the --study-name that the trial belongs to, or the zoo would train without it")
+        raise InputError("--trial-id needs the --study-name that the trial belongs to, or the zoo would train without it")
     filled_in = []
     if known.algo == ALGO and (known.optimize or known.trial_id is not None):
         if known.storage is None:
@@ -121,7 +121,7 @@ def _tuning_arguments(known: argparse.Namespace) -> list[str]:
             filled_in += ["--study-name", name]
             print(f"Study name: {name}")
     elif known.trial_id is not None and known.storage is None:
-        raise ValueError("--trial-id needs the --storage that the trial lies in, or the zoo would train without it")
+        raise InputError("--trial-id needs the --storage that the trial lies in, or the zoo would train without it")
     return filled_in
 
 
@@ -150,8 +150,10 @@ def _message(error: Exception) -> str | None:
         return (
             f"{module} is not installed; pip install 'sb3-dqs[{extra}]' brings what this script needs, or pip install {module}"
         )
+    if isinstance(error, InputError):
+        return str(error)
     wrong_input = (OSError,) if raised_in.startswith("rl_zoo3.plots.") else (OSError, ValueError, AssertionError)
-    if isinstance(error, wrong_input) and raised_in.startswith(("sb3_dqs.", "rl_zoo3.")):
+    if isinstance(error, wrong_input) and raised_in.startswith("rl_zoo3."):
         return str(error) or None
     if isinstance(error, (NameError, SyntaxError)) and raised_in == "rl_zoo3.utils":
         return f"values behind a colon are Python, so text needs quotes of its own, as in temperature:\"'auto'\"; got: {error}"

@@ -11,6 +11,7 @@ from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
 from rl_zoo3.utils import ALGOS
 
 from sb3_dqs import DQS
+from sb3_dqs.checks import InputError
 from sb3_dqs.zoo.checkpoints import ReplayBufferCheckpoint
 from sb3_dqs.zoo.search_space import convert_dqs_params, sample_dqs_params
 from sb3_dqs.zoo.settings import check_setting_names, settings_path
@@ -65,7 +66,7 @@ def _reading_our_settings(read_hyperparameters: Callable) -> Callable:
         hyperparams, saved_hyperparams = read_hyperparameters(self)
         check_setting_names(hyperparams, self.config)
         if self.optimize_hyperparameters and hyperparams.get("diffusion", "box") != "box":
-            raise ValueError(
+            raise InputError(
                 f"-optimize searches the settings of diffusion='box', got diffusion={hyperparams['diffusion']!r} in "
                 f"{self.config}; the published setting has its values, train it without -optimize"
             )
@@ -80,11 +81,11 @@ def _naming_what_is_missing(load_trial: Callable) -> Callable:
         try:
             return load_trial(self, storage, study_name, trial_id, convert)
         except IndexError as error:
-            raise ValueError(f"study {study_name!r} in {storage} has no trial {trial_id}") from error
+            raise InputError(f"study {study_name!r} in {storage} has no trial {trial_id}") from error
         except KeyError as error:
             if "Record does not exist" not in str(error):
                 raise
-            raise ValueError(f"no study {study_name!r} in {storage}; see: optuna studies --storage {storage}") from error
+            raise InputError(f"no study {study_name!r} in {storage}; see: optuna studies --storage {storage}") from error
 
     return load
 

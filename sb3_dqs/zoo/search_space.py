@@ -18,7 +18,7 @@ HER_SETTINGS = ("n_sampled_goal", "goal_selection_strategy")
 
 def sample_dqs_params(trial: optuna.Trial, n_actions: int, n_envs: int, additional_args: dict[str, Any]) -> dict[str, Any]:
     """
-    Suggest settings of DQS, centred on its defaults, with the signature of the zoo's samplers.
+    Suggest settings of DQS around its defaults, with the signature of the zoo's samplers.
 
     Only combinations that DQS accepts; at most 4 times the default number of critic evaluations per actor update, so that
     no trial takes many times as long as another. ``diffusion="paper"`` is not searched: its values are published.
@@ -40,7 +40,7 @@ def sample_dqs_params(trial: optuna.Trial, n_actions: int, n_envs: int, addition
         "score_estimator": trial.suggest_categorical("score_estimator", ["stein", "value", "gradient"]),
         # At most four times the product of the defaults, 8 and 64; pairs of proposals need an even number of samples, and
         # the regression points are rows of the batch, of at least 64
-        "n_score_samples_pow": trial.suggest_int("n_score_samples_pow", 3, 5),
+        "n_score_samples_pow": trial.suggest_int("n_score_samples_pow", 2, 5),
         "actor_batch_size_pow": trial.suggest_int("actor_batch_size_pow", 4, 6),
         "n_diffusion_steps": trial.suggest_int("n_diffusion_steps", 3, 7),
         "n_action_candidates_pow": trial.suggest_int("n_action_candidates_pow", 0, 4),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import sb3_dqs
 from sb3_dqs import DQS
+from sb3_dqs.checks import InputError
 
 # Keys of a settings file that the zoo takes for itself before it builds the model (rl_zoo3 2.9, ``exp_manager.py``)
 ZOO_SETTINGS = (
@@ -38,7 +39,7 @@ def settings_path(name: str = "dqs") -> Path:
         path = folder / f"{name}.yml"
         if path.is_file():
             return path
-    raise ValueError(f"no settings file {name}.yml is shipped; 'dqs' and 'dqs_paper' are")
+    raise InputError(f"no settings file {name}.yml is shipped; 'dqs' and 'dqs_paper' are")
 
 
 def check_setting_names(names: Iterable[str], source: str) -> None:
@@ -52,4 +53,4 @@ def check_setting_names(names: Iterable[str], source: str) -> None:
         if name not in known:
             nearest = get_close_matches(name, known, n=1)
             hint = f"did you mean {nearest[0]!r}?" if nearest else f"the known ones are {sorted(known)}"
-            raise ValueError(f"unknown setting {name!r} for dqs in -params or {source}; {hint}")
+            raise InputError(f"unknown setting {name!r} for dqs in -params or {source}; {hint}")

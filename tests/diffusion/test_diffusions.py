@@ -8,6 +8,7 @@ import pytest
 import torch as th
 from torch import nn
 
+from sb3_dqs.diffusion import box, estimators
 from sb3_dqs.diffusion.box import BoxDiffusion
 from sb3_dqs.diffusion.paper import PaperDiffusion
 from tests import truth
@@ -101,6 +102,17 @@ def test_loss_weight_offset_of_the_paper_reaches_the_loss():
     assert losses[1] > losses[0]
 
 
-def test_noise_range_of_the_box_reaches_grid_and_regression():
+def test_noise_range_of_the_box_reaches_grid_and_regression(monkeypatch):
+    seen = []
+
+    def recorded(q_fn, noisy_actions, sigma, *arguments):
+        seen.append(sigma)
+        return estimators.box_posterior_mean(q_fn, noisy_actions, sigma, *arguments)
+
+    monkeypatch.setattr(box, "box_posterior_mean", recorded)
     diffusion = BoxDiffusion(1, 1, [8], nn.ReLU, n_diffusion_steps=4, sigma_min=0.1, sigma_max=2.0)
     assert (diffusion.sigmas[0], diffusion.sigmas[-1], len(diffusion.sigmas)) == (2.0, 0.1, 4)
+    diffusion.regress(th.zeros(64, 1), th.zeros(64, 1), 32, truth.product_q_fn(truth.linear), th.tensor(1.0))
+    # 32 strata of ln sigma: the ends are met within one of them
+    assert 0.1 <= seen[0].min() < 0.1 * 20 ** (1 / 32)
+    assert 2.0 >= seen[0].max() > 2.0 / 20 ** (1 / 32)

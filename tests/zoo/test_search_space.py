@@ -9,6 +9,7 @@ import optuna
 import pytest
 from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
 from stable_baselines3 import HerReplayBuffer
+from torch import nn
 
 from sb3_dqs import DQS
 from sb3_dqs.diffusion.box import BoxDiffusion
@@ -47,7 +48,8 @@ def test_every_trial_builds_a_model_and_no_trial_costs_much_more_than_the_defaul
         model = DQS("MlpPolicy", env, buffer_size=10, device="cpu", **settings)
         assert model.n_score_samples % 2 == 0
         assert model.actor_batch_size <= model.batch_size
-        assert model.n_score_samples * model.actor_batch_size <= 4 * 16 * 32
+        default = BoxDiffusion(1, 1, [], nn.ReLU).n_score_samples * BoxDiffusion.DEFAULT_BATCH_SIZE
+        assert model.n_score_samples * model.actor_batch_size <= 4 * default
         assert (model.temperature == "auto") == (model.target_entropy != "auto")
 
 
@@ -63,7 +65,7 @@ def test_both_temperatures_all_estimators_and_all_numbers_are_tried():
     assert {settings["score_estimator"] for settings in found} == {"stein", "value", "gradient"}
     assert {settings["temperature"] == "auto" for settings in found} == {True, False}
     for name, values in {
-        "n_score_samples": {8, 16, 32},
+        "n_score_samples": {4, 8, 16, 32},
         "actor_batch_size": {16, 32, 64},
         "n_diffusion_steps": {3, 4, 5, 6, 7},
         "n_action_candidates": {1, 2, 4, 8, 16},

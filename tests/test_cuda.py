@@ -1,0 +1,79 @@
+"""On a GPU: recorded updates are the eager ones, whatever is saved, loaded or copied in between. Skipped without one."""
+
+import copy
+
+import gymnasium as gym
+import pytest
+import torch as th
+
+from sb3_dqs import DQS
+from sb3_dqs.buffers import DeviceReplayBuffer
+from tests.conftest import SMALL, SMALL_PAPER
+
+pytestmark = pytest.mark.skipif(not th.cuda.is_available(), reason="needs a CUDA device")
+
+
+def learned(use_cuda_graph, **settings):
+    model = DQS(
+        "MlpPolicy",
+        "Pendulum-v1",
+        replay_buffer_class=DeviceReplayBuffer,
+        use_cuda_graph=use_cuda_graph,
+        seed=0,
+        device="cuda",
+        **settings,
+    )
+    return model.learn(80)
+
+
+def assert_recorded(model):
+    assert model.graphed_update.can_record
+    assert model.graphed_update.recordings
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {**SMALL, "policy_delay": 2, "learning_rate": lambda remaining: 1e-3 * remaining},
+        {**SMALL, "policy_kwargs": {"net_arch": [16, 16], "optimizer_kwargs": {"foreach": True}}},
+        SMALL_PAPER,
+    ],
+    ids=["box", "foreach", "paper"],
+)
+def test_recorded_updates_are_the_eager_ones(settings):
+    eager, recorded = learned(False, **settings), learned(True, **settings)
+    assert_recorded(recorded)
+    # Random numbers of a graph are others than those of eager calls: losses agree in size, and all of it is learned
+    for name in ("train/critic_loss", "train/actor_loss", "train/temperature"):
+        assert recorded.logger.name_to_value[name] == pytest.approx(eager.logger.name_to_value[name], rel=0.5)
+    for (name, value), start in zip(
+        recorded.policy.state_dict().items(), learned_nothing(settings).policy.state_dict().values(), strict=True
+    ):
+        if name.endswith("weight"):
+            assert not th.equal(value, start), name
+
+
+def learned_nothing(settings):
+    return DQS("MlpPolicy", "Pendulum-v1", seed=0, device="cuda", **settings)
+
+
+def test_a_recorded_model_is_saved_loaded_copied_and_goes_on(tmp_path):
+    model = learned(True, **SMALL)
+    assert_recorded(model)
+    copied = copy.deepcopy(model)
+    copied.learn(30, reset_num_timesteps=False)
+    assert_recorded(copied)
+    model.set_parameters(learned(False, **SMALL).get_parameters())
+    model.learn(30, reset_num_timesteps=False)
+    assert_recorded(model)
+    model.save(tmp_path / "model")
+    model.save_replay_buffer(tmp_path / "buffer")
+    loaded = DQS.load(tmp_path / "model", env=gym.make("Pendulum-v1"), device="cuda")
+    loaded.load_replay_buffer(tmp_path / "buffer")
+    assert loaded.replay_buffer.observations.is_cuda
+    loaded.learn(30, reset_num_timesteps=False)
+    assert_recorded(loaded)
+    on_the_host = DQS.load(tmp_path / "model", device="cpu")
+    observation = on_the_host.observation_space.sample()
+    (there, _), (here, _) = (m.predict(observation, deterministic=True) for m in (loaded, on_the_host))
+    assert there.shape == here.shape == (1,)
