@@ -75,5 +75,5 @@ def test_a_recorded_model_is_saved_loaded_copied_and_goes_on(tmp_path):
     assert_recorded(loaded)
     on_the_host = DQS.load(tmp_path / "model", device="cpu")
     observation = on_the_host.observation_space.sample()
-    (there, _), (here, _) = (m.predict(observation, deterministic=True) for m in (loaded, on_the_host))
-    assert there.shape == here.shape == (1,)
+    (there, _), (here, _) = (m.predict(observation, deterministic=True) for m in (model, on_the_host))
+    assert there == pytest.approx(here, abs=1e-3)
