@@ -4,10 +4,10 @@ What do the results of a tier say? Tables, pictures and one HTML page.
     python -m benchmarks.report small
 
 Reads the results of ``benchmarks/results/TIER`` whose key is in the tier's plan, and writes ``report.md``, ``report.html``
-(self-contained) and PNGs beside them. A run's score is the area under its curve of deterministic returns over steps, divided
-by the steps, on the scale that the tier names: as a rule uniform actions earn 0, and a reference return 1. Aggregates are
-those of rliable (arXiv:2108.13264): interquartile mean and probability of improvement, with 95 % stratified bootstrap
-intervals.
+(self-contained) and PNGs beside them. A run has two scores, on the scale that the tier names, where as a rule uniform actions
+earn 0 and a reference return earns 1: the area under its curve of deterministic returns over steps, divided by the steps; and
+the last point of that curve. Aggregates are those of rliable (arXiv:2108.13264): interquartile mean and probability of
+improvement, with 95 % stratified bootstrap intervals.
 """
 
 import argparse
@@ -30,8 +30,11 @@ from benchmarks.store import RESULTS, Store, write_whole
 
 N_BOOTSTRAP = 2_000
 BOOTSTRAP_SEED = 0
+# Resampling fewer seeds than this says nothing about the spread between seeds
+MIN_SEEDS_FOR_INTERVAL = 3
 
 Result = dict[str, Any]
+Scale = tuple[float, float]
 # (algorithm, environment) -> results in the order of seeds
 Groups = dict[tuple[str, str], list[Result]]
 
@@ -80,17 +83,25 @@ def load_results(tier: Tier, store: Store) -> tuple[Groups, list[Run]]:
     return groups, missing
 
 
-def returns_over_steps(result: Result, mode: str = "deterministic") -> tuple[np.ndarray, np.ndarray]:
+def returns_over_steps(result: Result) -> tuple[np.ndarray, np.ndarray]:
     """
     :param result: of a run
-    :param mode: ``"deterministic"`` or ``"stochastic"``
-    :return: steps and mean return of each evaluation
+    :return: steps and mean deterministic return of each evaluation
     """
-    records = result["records"]
-    return np.array([record["steps"] for record in records]), np.array([np.mean(record[mode]) for record in records])
+    points = [(record["steps"], np.mean(record["deterministic"])) for record in result["records"]]
+    return np.array([steps for steps, _ in points]), np.array([mean for _, mean in points])
 
 
-def normalised_area(result: Result, scale: tuple[float, float]) -> float:
+def normalised_last_return(result: Result, scale: Scale) -> float:
+    """
+    :param result: of a run
+    :param scale: the returns that count as 0 and as 1
+    :return: mean deterministic return of the last evaluation on the scale; not clipped
+    """
+    return float((returns_over_steps(result)[1][-1] - scale[0]) / (scale[1] - scale[0]))
+
+
+def normalised_area(result: Result, scale: Scale) -> float:
     """
     Area under the curve of deterministic returns, per step, from the first evaluation to the last.
 
@@ -103,24 +114,35 @@ def normalised_area(result: Result, scale: tuple[float, float]) -> float:
     return float(scores[0]) if len(steps) == 1 else float(np.trapezoid(scores, steps) / (steps[-1] - steps[0]))
 
 
-def score_matrix(groups: Groups, algorithm: str, environments: Sequence[str], tier: Tier) -> np.ndarray:
+# What a run is compared by, in the order of the columns
+SCORES: dict[str, Callable[[Result, Scale], float]] = {
+    "area under the curve": normalised_area,
+    "last return": normalised_last_return,
+}
+
+
+def score_matrix(groups: Groups, algorithm: str, environments: Sequence[str], tier: Tier, score: str) -> np.ndarray:
     """
-    :return: (n_runs, n_environments), normalised areas; as many runs as the environment with the fewest has
+    :return: (n_runs, n_environments), of one of ``SCORES``; as many runs as the environment with the fewest has
     """
-    columns = [[normalised_area(result, tier.scales[name]) for result in groups[algorithm, name]] for name in environments]
+    columns = [[SCORES[score](result, tier.scales[name]) for result in groups[algorithm, name]] for name in environments]
     return np.array([column[: min(map(len, columns))] for column in columns]).T
 
 
-def interval(scores: dict[str, Any], function: Callable[..., np.ndarray]) -> dict[str, tuple[float, float, float]]:
+def with_interval(scores: np.ndarray | tuple[np.ndarray, ...], statistic: Callable[..., float]) -> str:
     """
-    :param scores: name -> matrix of scores, or pair of matrices
-    :param function: statistic
-    :return: name -> value and ends of its 95 % stratified bootstrap interval
+    :param scores: matrix of scores (n_runs, n_environments), or a pair of matrices
+    :param statistic: of the scores
+    :return: its value, and the ends of its 95 % stratified bootstrap interval unless there are too few seeds for one
     """
+    matrices = scores if isinstance(scores, tuple) else (scores,)
+    if min(map(len, matrices)) < MIN_SEEDS_FOR_INTERVAL:
+        return f"{statistic(*matrices):.3f}"
     # rliable draws from numpy's global state whatever random state it is given
     np.random.seed(BOOTSTRAP_SEED)
-    points, intervals = rliable.get_interval_estimates(scores, function, reps=N_BOOTSTRAP)
-    return {name: (float(points[name][0]), float(intervals[name][0, 0]), float(intervals[name][1, 0])) for name in scores}
+    points, intervals = rliable.get_interval_estimates({"": scores}, lambda *x: np.array([statistic(*x)]), reps=N_BOOTSTRAP)
+    low, high = intervals[""][:, 0]
+    return f"{points[''][0]:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def scored_pairs(groups: Groups, tier: Tier) -> dict[str, list[str]]:
@@ -149,35 +171,43 @@ def aggregate_tables(groups: Groups, tier: Tier) -> list[Table]:
     reference = tier.runs[0].algorithm
     if reference not in scored:
         return []
-    complete = [algorithm for algorithm, names in scored.items() if set(names) >= set(scored[reference])]
-    tables = [_iqm_table(groups, tier, complete, sorted(scored[reference]))]
+    counted = sorted(scored[reference])
+    complete = [algorithm for algorithm, names in scored.items() if set(names) >= set(counted)]
+    left_out = [name for name in tier.scales if name not in counted and name not in tier.on_request]
+    tables = [_iqm_table(groups, tier, complete, counted, left_out)]
     rows = []
     for other in scored:
         both = sorted(set(scored.get(reference, ())) & set(scored[other]))
         if other == reference or not both:
             continue
-        pair = tuple(score_matrix(groups, name, both, tier) for name in (reference, other))
-        (value,) = interval({other: pair}, lambda x, y: np.array([rliable_metrics.probability_of_improvement(x, y)])).values()
-        rows.append([other, ", ".join(both), f"{len(pair[0])}, {len(pair[1])}", _with_interval(value)])
+        pairs = [tuple(score_matrix(groups, name, both, tier, score) for name in (reference, other)) for score in SCORES]
+        seeds = ", ".join(str(len(matrix)) for matrix in pairs[0])
+        probabilities = [with_interval(pair, rliable_metrics.probability_of_improvement) for pair in pairs]
+        rows.append([other, ", ".join(both), seeds, *probabilities])
     if rows:
-        note = f"That a run of {reference} scores higher than one of the other, mean over environments."
-        header = ["over", "environments", "seeds of both", "probability"]
+        note = f"That a run of {reference} scores higher than one of the other, mean over environments; a tie counts half."
+        header = ["over", "environments", "seeds of both", *SCORES]
         tables.append(Table("Probability of improvement", note, header, rows))
     return tables
 
 
-def _iqm_table(groups: Groups, tier: Tier, algorithms: Sequence[str], environments: Sequence[str]) -> Table:
-    matrices = {algorithm: score_matrix(groups, algorithm, environments, tier) for algorithm in algorithms}
-    iqm = interval(matrices, lambda scores: np.array([rliable_metrics.aggregate_iqm(scores)]))
+def _iqm_table(
+    groups: Groups, tier: Tier, algorithms: Sequence[str], environments: Sequence[str], left_out: Sequence[str]
+) -> Table:
+    rows = []
+    for algorithm in algorithms:
+        matrices = [score_matrix(groups, algorithm, environments, tier, score) for score in SCORES]
+        iqms = [with_interval(matrix, rliable_metrics.aggregate_iqm) for matrix in matrices]
+        means = [" / ".join(f"{x:.3f}" for x in both) for both in zip(*(m.mean(axis=0) for m in matrices), strict=True)]
+        rows.append([algorithm, str(len(matrices[0])), *iqms, *means])
+    without = f" Left out, where the first algorithm has no result: {', '.join(left_out)}." if left_out else ""
     return Table(
-        "Interquartile mean of the normalised area under the curve",
-        f"Environments: {', '.join(environments)}. 0 and 1 are the ends of the scales that the tier names. In brackets the "
-        "95 % stratified bootstrap interval. Seeds: as many as the environment with the fewest has.",
-        ["algorithm", "seeds", "IQM", *environments],
-        [
-            [name, str(len(matrices[name])), _with_interval(iqm[name]), *(f"{x:.3f}" for x in matrices[name].mean(axis=0))]
-            for name in sorted(iqm, key=lambda n: -iqm[n][0])
-        ],
+        "Interquartile mean of normalised returns",
+        f"Environments: {', '.join(environments)}.{without} 0 and 1 are the ends of the scales that the tier names. In "
+        "brackets the 95 % stratified bootstrap interval. Of each environment the means of both scores. Seeds: as many as "
+        "the environment with the fewest has.",
+        ["algorithm", "seeds", *SCORES, *environments],
+        rows,
     )
 
 
@@ -205,7 +235,7 @@ def environment_table(groups: Groups, tier: Tier, environment: str) -> Table:
             row += [_mean_and_range([record["goals"][name] for record in last]) for name in goals]
         row += [_of_those_measured(results, name) for name in measures]
         rows.append(row)
-    note = "Last evaluation of each seed: mean (smallest to largest). Minutes of training, without evaluation."
+    note = "Last evaluation of each seed: mean (smallest to largest)."
     readable = [name.replace("_", " ") for name in (*goals, *measures)]
     return Table(environment, note, [*header, *readable], rows)
 
@@ -238,28 +268,39 @@ def curves(groups: Groups, environment: str, over: str) -> Figure:
     """
     Deterministic returns over steps or over training time.
 
+    Time is that of the processor where runs were trained on one thread of it, since they may have shared the machine, and
+    time on the clock else.
+
     :param groups: results
     :param environment: name in the tier
-    :param over: ``"steps"`` or ``"seconds"``
+    :param over: ``"steps"`` or ``"time"``
     :return: a line of interquartile means over seeds for each algorithm, with 95 % bootstrap bands
     """
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
     algorithms = list(dict.fromkeys(algorithm for algorithm, _ in groups))
+    devices = {result["machine"]["device"] for (_, name), each in groups.items() if name == environment for result in each}
+    time = "cpu_seconds" if devices == {"cpu"} else "seconds"
+    clock = "steps" if over == "steps" else time
     for (algorithm, name), results in groups.items():
         if name != environment or not results[0]["records"]:
             continue
         returns = np.stack([returns_over_steps(result)[1] for result in results])
-        x = np.mean([[record[over] for record in result["records"]] for result in results], axis=0)
+        x = np.mean([[record[clock] for record in result["records"]] for result in results], axis=0)
         scores = {algorithm: returns[:, None, :]}
         np.random.seed(BOOTSTRAP_SEED)
         means, bands = rliable.get_interval_estimates(scores, _iqm_of_each_evaluation, reps=N_BOOTSTRAP)
-        x = x / 60 if over == "seconds" else x
+        x = x if over == "steps" else x / 60
         colour = f"C{algorithms.index(algorithm) % 10}"  # the same in every picture
         axes.plot(x, means[algorithm], marker=".", label=f"{algorithm} ({len(results)} seeds)", color=colour)
         axes.fill_between(x, *bands[algorithm], alpha=0.2, color=colour, linewidth=0)
-    label = "environment steps" if over == "steps" else "minutes of training (mean over seeds)"
-    axes.set(title=environment, xlabel=label, ylabel="deterministic return")
+    labels = {
+        "steps": "environment steps",
+        "cpu_seconds": "minutes of training on one thread (CPU time, mean over seeds)",
+        "seconds": "minutes of training (wall clock, mean over seeds)",
+    }
+    axes.set(xlabel=labels[clock], ylabel="deterministic return")
+    axes.set_title(environment)
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
     return figure
@@ -276,8 +317,8 @@ def write_report(tier: Tier, store: Store) -> Path:
     if not groups:
         raise ValueError(f"no result of tier {tier.name!r} in {store.folder}; run: python -m benchmarks.run {tier.name}")
     environments = list(dict.fromkeys(environment for _, environment in groups))
-    markdown = [f"# {tier.name}\n\n{tier.about}\n"]
-    page = [f"<h1>{html.escape(tier.name)}</h1>\n<p>{html.escape(tier.about)}</p>"]
+    markdown = [f"# {tier.name}\n\n{tier.about}\n\n{HOW_TO_READ}\n"]
+    page = [f"<h1>{html.escape(tier.name)}</h1>\n<p>{html.escape(tier.about)}</p>\n<p>{html.escape(HOW_TO_READ)}</p>"]
 
     def add(table: Table) -> None:
         markdown.append(table.markdown())
@@ -289,7 +330,7 @@ def write_report(tier: Tier, store: Store) -> Path:
         add(environment_table(groups, tier, environment))
         if not any(results[0]["records"] for (_, name), results in groups.items() if name == environment):
             continue
-        for over in ("steps", "seconds"):
+        for over in ("steps", "time"):
             path = store.folder / f"{environment}_{over}.png"
             curves(groups, environment, over).savefig(path, dpi=110)
             markdown.append(f"![{environment} over {over}]({path.name})\n")
@@ -300,6 +341,12 @@ def write_report(tier: Tier, store: Store) -> Path:
     write_whole(store.folder / "report.html", PAGE.format(title=html.escape(tier.name), body="\n".join(page)))
     return store.folder / "report.md"
 
+
+HOW_TO_READ = (
+    "Curves are interquartile means over seeds with 95 % bootstrap intervals. Deterministic and stochastic episodes start "
+    "from different states, the same ones for all algorithms. Minutes are of training, without evaluation; CPU minutes do "
+    "not depend on what else the machine did."
+)
 
 PAGE = """<!doctype html>
 <html lang="en">
@@ -324,10 +371,6 @@ img {{ width: 49%; min-width: 22em; }}
 def _iqm_of_each_evaluation(returns: np.ndarray) -> np.ndarray:
     """(n_runs, n_tasks, n_evaluations) -> (n_evaluations,)"""
     return np.array([rliable_metrics.aggregate_iqm(returns[..., i]) for i in range(returns.shape[-1])])
-
-
-def _with_interval(value: tuple[float, float, float]) -> str:
-    return f"{value[0]:.3f} [{value[1]:.3f}, {value[2]:.3f}]"
 
 
 def _mean_and_range(values: Sequence[Any]) -> str:

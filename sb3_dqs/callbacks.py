@@ -75,8 +75,6 @@ class FigureCallback(BaseCallback):
     def _on_training_end(self) -> None:
         if self.last_figure_step < self.num_timesteps:
             self._draw()
-        # what was recorded since the last dump of the logger would be lost
-        self.logger.dump(self.num_timesteps)
 
     def _note_course(self) -> None:
         logged = self.logger.name_to_value
@@ -101,6 +99,8 @@ class FigureCallback(BaseCallback):
             figures["training"] = plot_training_course(self.course)
         for name, figure in figures.items():
             self.logger.record(f"figures/{name}", LoggedFigure(figure, close=True), exclude=NOT_IN)
+        # as SB3's EvalCallback does: the next round would take the place of this one
+        self.logger.dump(self.num_timesteps)
 
 
 class MultimodalityCallback(BaseCallback):
@@ -119,7 +119,8 @@ class MultimodalityCallback(BaseCallback):
         measured
     :param n_episodes: number of roll-outs
     :param n_observations: number of observations, spaced evenly over the steps between two rounds
-    :param n_actions: samples per observation; in 50 bins, 5000 exact draws have a total variation of about 0.04
+    :param n_actions: samples per observation; 5000 exact draws from a uniform law have a total variation of 0.04 (one action
+        dimension) or 0.11 (two) themselves
     :param verbose: Verbosity level: 0 for no output, 1 for info messages, 2 for debug messages
     :raises ValueError: if a number is not an integer >= 1, or the environment has no arena
     """
@@ -148,8 +149,8 @@ class MultimodalityCallback(BaseCallback):
         self.last_observed_step = self.last_measured_step = self.num_timesteps
 
     def _on_training_end(self) -> None:
-        # what was recorded since the last dump of the logger would be lost
-        self.logger.dump(self.num_timesteps)
+        if self.last_measured_step < self.num_timesteps and self.observations:
+            self._log()
 
     def _on_step(self) -> bool:
         # several environments take several steps at a time
@@ -158,10 +159,16 @@ class MultimodalityCallback(BaseCallback):
             self.observations.append(_first_observation(self.model._last_obs))  # type: ignore[attr-defined]
         if self.num_timesteps - self.last_measured_step >= self.every:
             self.last_measured_step = self.num_timesteps
-            self._measure()
+            self._log()
         return True
 
-    def _measure(self) -> None:
+    def _log(self) -> None:
+        for name, value in self._measures().items():
+            self.logger.record(f"policy/{name}", value)
+        # as SB3's EvalCallback does: the next round would take the place of this one
+        self.logger.dump(self.num_timesteps)
+
+    def _measures(self) -> dict[str, float]:
         measures: dict[str, float] = {}
         with th.random.fork_rng(devices=[self.model.device] if self.model.device.type == "cuda" else []):
             if can_compare_to_critic(self.model):
@@ -174,8 +181,7 @@ class MultimodalityCallback(BaseCallback):
                         "goals_reached": goals.goals_reached,
                         "goal_entropy": goals.entropy,
                     }
-        for name, value in measures.items():
-            self.logger.record(f"policy/{name}", value)
+        return measures
 
 
 def _first_observation(observations: Any) -> Any:

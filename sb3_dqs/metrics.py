@@ -147,7 +147,7 @@ def total_variation(samples: th.Tensor, masses: th.Tensor) -> float:
     """
     Total variation between a histogram of actions and a law on equal bins of the box [-1, 1]^d.
 
-    A histogram of n exact draws lies about sum_i sqrt(p_i / (2 pi n)) away from its law.
+    Never zero for a finite number of samples, see :func:`total_variation_of_exact_draws`.
 
     :param samples: (n, d), or (n,) for d = 1; in [-1, 1]
     :param masses: probability of each bin, d dimensions, summing to 1
@@ -156,6 +156,25 @@ def total_variation(samples: th.Tensor, masses: th.Tensor) -> float:
     points = samples.reshape(len(samples), -1).double().cpu()
     histogram, _ = th.histogramdd(points, list(masses.shape), range=[-1.0, 1.0] * masses.dim())
     return 0.5 * (histogram / len(samples) - masses.double().cpu()).abs().sum().item()
+
+
+def total_variation_of_exact_draws(masses: th.Tensor, n_draws: int) -> float:
+    """
+    What :func:`total_variation` is expected to be between exact draws from a law and the law: the best that samples can do.
+
+    :param masses: probability of each bin, summing to 1
+    :param n_draws: number of draws
+    :return: in [0, 1]; mean absolute deviation of a binomial count (de Moivre), summed over the bins
+    """
+    # E |k - n p| of k ~ Binomial(n, p) is 2 m P(k = m) (1 - p), where m is the smallest integer > n p
+    p = masses.flatten().double()
+    m = (n_draws * p).floor() + 1
+    inside = (p > 0) & (p < 1) & (m <= n_draws)
+    p, m = p[inside], m[inside]
+    n = th.tensor(float(n_draws), dtype=th.float64)
+    log_binomial = th.lgamma(n + 1) - th.lgamma(m + 1) - th.lgamma(n - m + 1)
+    log_mass = log_binomial + m * p.log() + (n - m) * th.log1p(-p)
+    return (m * (1 - p) * log_mass.exp()).sum().item() / n_draws
 
 
 def mode_masses(masses: th.Tensor, centres: th.Tensor, radius: float) -> th.Tensor:

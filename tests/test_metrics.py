@@ -17,6 +17,7 @@ from sb3_dqs.metrics import (
     normalised_entropy,
     sliced_wasserstein_2,
     total_variation,
+    total_variation_of_exact_draws,
 )
 
 
@@ -116,8 +117,26 @@ def test_total_variation_of_exact_draws_is_as_small_as_chance_allows():
     n = 20_000
     bins = th.multinomial(masses, n, replacement=True, generator=th.Generator().manual_seed(0))
     samples = -0.75 + 0.5 * bins.double()
-    chance = (masses / (2 * math.pi * n)).sqrt().sum().item()
+    chance = total_variation_of_exact_draws(masses, n)
     assert 0 < total_variation(samples, masses) < 3 * chance
+    # many draws: normal counts, whose mean deviation is sqrt(2 / pi) standard deviations
+    normal = (masses * (1 - masses) / (2 * math.pi * n)).sqrt().sum().item()
+    assert chance == pytest.approx(normal, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("masses", "n_draws", "expected"),
+    [
+        # one draw lies 1 - p from its law where it falls: sum p (1 - p)
+        ([0.5, 0.5], 1, 0.5),
+        ([0.7, 0.2, 0.1], 1, 0.7 * 0.3 + 0.2 * 0.8 + 0.1 * 0.9),
+        # two tosses: halves with probability 1 / 2, else 1 / 2 away
+        ([0.5, 0.5], 2, 0.25),
+        ([1.0, 0.0], 7, 0.0),
+    ],
+)
+def test_total_variation_of_few_exact_draws_by_hand(masses, n_draws, expected):
+    assert total_variation_of_exact_draws(th.tensor(masses, dtype=th.float64), n_draws) == pytest.approx(expected, abs=1e-12)
 
 
 def test_mode_recovery_on_samples_and_on_masses():

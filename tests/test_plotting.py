@@ -1,5 +1,6 @@
 """Do the pictures show what they say, and does the callback log them without touching the course of training?"""
 
+import re
 import subprocess
 import sys
 
@@ -61,6 +62,7 @@ def test_critic_picture_in_two_dimensions_and_on_slices():
     assert image[-1, 0] - image[0, 0] == pytest.approx(8 * (1 - 1 / 40), rel=1e-4)
     assert law.images[0].get_array().sum() / 20**2 == pytest.approx(1.0)
     assert len(samples.lines[0].get_xdata()) == 150
+    assert re.search(r"total variation 0\.\d\d \(exact draws 0\.\d\d\)", samples.get_title())
 
     landscape, law = plot_critic(model, observation, dimensions=[1], base_action=np.array([0.5, 0.0])).axes
     actions, q_values = (np.asarray(values) for values in landscape.lines[0].get_data())
@@ -135,7 +137,9 @@ def test_callback_logs_all_pictures_and_leaves_training_as_it_is(tmp_path):
         assert th.equal(parameter, plain.policy.state_dict()[name]), name
     events = event_accumulator.EventAccumulator(str(next((tmp_path / "with").iterdir())))
     events.Reload()
-    assert set(events.Tags()["images"]) == {f"figures/{name}" for name in ("critic", "denoising", "roll_outs", "training")}
+    for name in ("critic", "denoising", "roll_outs", "training"):
+        steps = [image.step for image in events.Images(f"figures/{name}")]
+        assert steps == [40, 80, 90], "each round at its step, though the logger itself dumps seldom"
     assert callback.course["steps"][-1] == 90
     assert len(callback.course["train/entropy"]) == len(callback.course["steps"])
 

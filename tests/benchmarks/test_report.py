@@ -6,7 +6,7 @@ import yaml
 
 from benchmarks import report
 from benchmarks.plan import load_tier
-from benchmarks.report import load_results, main, normalised_area
+from benchmarks.report import load_results, main, normalised_area, normalised_last_return, with_interval
 from benchmarks.store import Store, write_whole
 
 SEEDS = [0, 1, 2]
@@ -34,7 +34,7 @@ def result(run, score):
             {
                 "steps": steps,
                 "seconds": 60.0 * steps / 100,
-                "cpu_seconds": 30.0,
+                "cpu_seconds": 30.0 * steps / 100,
                 "deterministic": [value - 1, value + 1],
                 "stochastic": [value],
                 "goals": goals if run.environment == "Second" else None,
@@ -88,15 +88,17 @@ def test_report_holds_aggregates_tables_curves_and_origin(folder):
     main([str(folder / "tiny.yml"), "--output", str(folder / "results")])
     text = (folder / "results" / "report.md").read_text()
     # TD3 has no result in the second environment, and must not shrink the comparison of the others
-    iqm = section(text, "Interquartile mean of the normalised area under the curve")
+    iqm = section(text, "Interquartile mean of normalised returns")
     assert "Environments: First, Second." in iqm
-    # of six scores the middle four: DQS 0.61, 0.62, 0.80, 0.81
-    assert float(row(iqm, "dqs")[2].split()[0]) == pytest.approx(np.mean([0.61, 0.62, 0.80, 0.81]), abs=6e-4)
+    # of six scores the middle four, DQS 0.61, 0.62, 0.80, 0.81; the curves are level, so both scores agree
+    for score in row(iqm, "dqs")[2:4]:
+        assert float(score.split()[0]) == pytest.approx(np.mean([0.61, 0.62, 0.80, 0.81]), abs=6e-4)
+    assert row(iqm, "dqs")[4:] == ["0.810 / 0.810", "0.610 / 0.610"]
     assert "| td3 |" not in iqm
     improvement = section(text, "Probability of improvement")
     # higher in one of two environments in every pair of runs; lower in the one that TD3 has
-    assert row(improvement, "sac")[1:] == ["First, Second", "3, 3", "0.500 [0.500, 0.500]"]
-    assert row(improvement, "td3")[1:] == ["First", "3, 3", "0.000 [0.000, 0.000]"]
+    assert row(improvement, "sac")[1:] == ["First, Second", "3, 3", *2 * ["0.500 [0.500, 0.500]"]]
+    assert row(improvement, "td3")[1:] == ["First", "3, 3", *2 * ["0.000 [0.000, 0.000]"]]
 
     second = section(text, "Second")
     assert row(second, "dqs")[:3] == ["dqs", "3", "300"]
@@ -106,7 +108,7 @@ def test_report_holds_aggregates_tables_curves_and_origin(folder):
     assert row(section(text, "ring"), "dqs") == ["dqs", "1", "0.125"]
     assert row(text, "commit") == ["commit", "abc"]
     assert row(text, "runs of the plan without one")[1] == "ring dqs: 2; Second td3: 3"
-    for name in ("First_steps.png", "First_seconds.png", "Second_steps.png", "Second_seconds.png"):
+    for name in ("First_steps.png", "First_time.png", "Second_steps.png", "Second_time.png"):
         assert (folder / "results" / name).read_bytes().startswith(b"\x89PNG")
         assert f"({name})" in text
 
@@ -127,15 +129,15 @@ def test_the_first_algorithm_is_compared_with_the_others(folder):
     _, improvement = aggregates(folder, algorithms=algorithms)
     assert "run of td3 scores higher" in improvement.note
     assert [list(cells) for cells in improvement.rows] == [
-        ["dqs", "First", "3, 3", "1.000 [1.000, 1.000]"],
-        ["sac", "First", "3, 3", "1.000 [1.000, 1.000]"],
+        ["dqs", "First", "3, 3", *2 * ["1.000 [1.000, 1.000]"]],
+        ["sac", "First", "3, 3", *2 * ["1.000 [1.000, 1.000]"]],
     ]
 
 
 def test_environments_on_request_do_not_count(folder):
     environments = {**TIER["environments"], "Second": {**TIER["environments"]["Second"], "on_request": True}}
     iqm, improvement = aggregates(folder, environments=environments)
-    assert [cells[0] for cells in iqm.rows] == ["td3", "dqs", "sac"]
+    assert {cells[0] for cells in iqm.rows} == {"td3", "dqs", "sac"}
     assert [cells[1] for cells in improvement.rows] == ["First", "First"]
 
 
@@ -143,8 +145,8 @@ def test_aggregates_are_over_the_environments_of_the_first_algorithm(folder):
     for path in (folder / "results").glob("Second_dqs_*.json"):
         path.unlink()
     iqm, improvement = aggregates(folder)
-    assert "Environments: First." in iqm.note
-    assert [cells[0] for cells in iqm.rows] == ["td3", "dqs", "sac"]
+    assert "Environments: First. Left out, where the first algorithm has no result: Second." in iqm.note
+    assert {cells[0] for cells in iqm.rows} == {"td3", "dqs", "sac"}
     assert [cells[:2] for cells in improvement.rows] == [["sac", "First"], ["td3", "First"]]
     # nothing to compare with where it has no result at all
     for path in (folder / "results").glob("First_dqs_*.json"):
@@ -172,11 +174,35 @@ def test_results_of_other_settings_are_left_out(folder):
     assert sum(run.environment == "First" for run in missing) == 9
 
 
+def test_a_rise_counts_in_full_at_the_end_and_in_part_in_the_area():
+    records = [{"steps": steps, "deterministic": [value, value + 2]} for steps, value in ((0, -1.0), (10, 9.0))]
+    assert normalised_last_return({"records": records}, (0.0, 10.0)) == 1.0
+    assert normalised_area({"records": records}, (0.0, 10.0)) == 0.5
+
+
+def test_intervals_are_those_of_a_stratified_bootstrap_over_seeds(monkeypatch):
+    monkeypatch.setattr(report, "N_BOOTSTRAP", 2000)
+    # every run of an environment alike, environments far apart: only seeds within an environment are resampled
+    assert with_interval(np.array([[0.0, 10.0]] * 4), np.mean) == "5.000 [5.000, 5.000]"
+    scores = np.random.default_rng(0).normal(size=(400, 1))
+    value, low, high = (float(x.strip("[],")) for x in with_interval(scores, np.mean).split())
+    half_width = 1.96 * scores.std() / 20
+    assert (value, low, high) == pytest.approx((scores.mean(), value - half_width, value + half_width), abs=0.1 * half_width)
+    assert with_interval(scores[:2], np.mean) == f"{scores[:2].mean():.3f}", "two seeds have no interval"
+
+
 def test_curves_over_time_are_in_minutes(folder):
     groups, _ = load_results(load_tier(str(folder / "tiny.yml")), Store(folder / "results"))
-    (axes,) = report.curves(groups, "First", "seconds").axes
+    (axes,) = report.curves(groups, "First", "time").axes
+    assert list(axes.lines[0].get_xdata()) == [0.5, 1.0, 1.5]
+    assert "CPU time" in axes.get_xlabel()
+    # seeds at -20, -19 and -18
+    assert axes.lines[0].get_ydata() == pytest.approx([-19.0] * 3)
+    for result in groups["dqs", "First"]:
+        result["machine"] = {**result["machine"], "device": "cuda"}
+    (axes,) = report.curves(groups, "First", "time").axes
     assert list(axes.lines[0].get_xdata()) == [1.0, 2.0, 3.0]
-    assert axes.get_xlabel().startswith("minutes")
+    assert "wall clock" in axes.get_xlabel()
     assert {text.get_text() for text in axes.get_legend().get_texts()} == {
         f"{name} (3 seeds)" for name in ("dqs", "sac", "td3")
     }
