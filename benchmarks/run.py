@@ -5,10 +5,11 @@ How do DQS and the baselines learn? Run a tier of ``benchmarks/tiers``: algorith
     python -m benchmarks.run small --list
     python -m benchmarks.run mujoco --ray-address auto
 
-Each run writes one file under ``benchmarks/results/TIER``, whose name holds a hash of its settings. Runs whose file exists are
-not repeated; an unfinished run goes on from its last evaluation. Everything may be killed at any moment and started again.
-With ``--ray-address`` each run is a task of a Ray cluster, started again from its beginning elsewhere where its node dies.
-A key names settings, not code: after a change of an algorithm, give up the results that it made stale.
+Each run writes one file under ``benchmarks/results/TIER``, whose name holds a hash of its settings and of the defaults that it
+took. Runs whose file exists are not repeated; an unfinished run goes on from its last evaluation. Everything may be killed at
+any moment and started again. With ``--ray-address`` each run is a task of a Ray cluster, started again from its beginning
+elsewhere where its node dies. The hash does not see the code: after a change of an algorithm, give up the results that it
+made stale; the report shows from which commits they are.
 """
 
 import argparse
@@ -30,6 +31,9 @@ from benchmarks.train import REPOSITORY, commit_of_code, train
 # How often Ray starts a task again whose node or worker died
 RAY_RETRIES = 3
 
+# Of a run that another process is at: not done here, and no failure
+HELD = "held by another process"
+
 # What became of a run: the error, or None
 Outcome = tuple[Run, str | None]
 
@@ -46,7 +50,7 @@ def run_here(run: Run, store: Store, device: str, commit: dict[str, Any]) -> Out
     """
     with store.locked(run) as ours:
         if not ours:
-            return run, "held by another process"
+            return run, HELD
         # it may have been finished while it waited in the queue
         if store.load(run) is None:
             try:
@@ -122,12 +126,14 @@ def follow(outcomes: Iterable[Outcome], n_runs: int) -> list[tuple[Run, str]]:
 
     :param outcomes: as runs end
     :param n_runs: how many there will be
-    :return: the failed ones
+    :return: the failed ones; those held by another process are named and not counted
     """
     failed = []
     with tqdm(total=n_runs, unit="run", dynamic_ncols=True) as bar:
         for run, error in outcomes:
-            if error is not None:
+            if error == HELD:
+                bar.write(f"{run.name} is {HELD}", file=sys.stderr)
+            elif error is not None:
                 failed.append((run, error))
                 bar.write(f"FAILED {run.name}\n{error}", file=sys.stderr)
             bar.set_postfix_str(f"last: {run.environment} {run.algorithm} seed {run.seed}")
