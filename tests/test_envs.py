@@ -163,6 +163,9 @@ def test_gaussian_mixture_has_forty_means_and_their_density():
     means = load_means()
     assert means.shape == (40, 2)
     assert np.abs(means).max() <= 40.0
+    # the mixture of FAB, arXiv:2208.01893: first and last mean, and the sum of all
+    assert means[[0, -1]] == pytest.approx(np.array([[-0.2995, 21.4577], [3.6797, -25.0242]]), abs=1e-3)
+    assert means.sum(axis=0) == pytest.approx([-85.620, 49.602], abs=1e-2)
     env = GaussianMixtureEnv()
     # far from all others, only one component counts: -ln 40 - ln(2 pi) - distance^2 / 2
     gaps = np.linalg.norm(means[:, None] - means, axis=-1) + 1e9 * np.eye(40)

@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks import measures
 from benchmarks.measures import bandit_measures, measures_from_the_centre, mixture_measures
+from sb3_dqs.evaluation import Episode
 
 
 class Policy:
@@ -58,8 +59,19 @@ def test_a_policy_that_walks_to_one_mode_recovers_one(monkeypatch):
     found = mixture_measures(Policy(lambda positions: np.clip(target - positions, -1, 1)), env, seed=0)
     assert found["modes_at_the_end"] == 1
     assert found["share_at_a_mode"] == 1.0
-    assert found["modes_on_the_way"] >= 1
     assert found["mmd"] > 0.3
+
+
+def test_episodes_that_end_at_exact_draws_recover_all_modes(monkeypatch):
+    env = gym.make("sb3_dqs/GaussianMixture-v0")
+    draws = env.unwrapped.draw(2_000, np.random.default_rng(5))
+    episodes = [Episode(0.0, np.stack([np.zeros(2), position]), {}) for position in draws]
+    monkeypatch.setattr(measures, "roll_out", lambda *arguments, **keywords: episodes)
+    found = mixture_measures(None, env, seed=0)
+    assert found["modes_at_the_end"] == found["modes_on_the_way"] == 40
+    # within three standard deviations of a mean lie 1 - exp(-4.5) of its component
+    assert found["share_at_a_mode"] == pytest.approx(1 - np.exp(-4.5), abs=4 * np.sqrt(0.0111 / 2_000))
+    assert found["mmd"] < 0.05
 
 
 def test_a_policy_that_picks_its_goal_by_the_noise_of_the_start_has_no_entropy_from_the_centre():
