@@ -3,6 +3,7 @@
 import hashlib
 import inspect
 import json
+import sys
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from stable_baselines3 import SAC, TD3
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 import sb3_dqs.dqs
+import sb3_dqs.temperature
 from sb3_dqs import DQS
 from sb3_dqs.checks import check_choice
 from sb3_dqs.policies import DIFFUSIONS
@@ -37,7 +39,7 @@ ENVIRONMENT_KEYS = ("id", "kwargs", "wrappers", "imports", "law", "steps", "eval
 @dataclass(frozen=True)
 class Run:
     """
-    Everything that a result depends on, except for the versions of the code, which the result names.
+    Everything that a result depends on, except for code and versions, which the result names.
 
     :param algorithm: name in the tier
     :param class_name: one of ``ALGORITHMS``
@@ -177,24 +179,25 @@ def _run(content: dict[str, Any], algorithm: str, environment: str, seed: int) -
         steps=environment_entry["steps"],
         evaluation=evaluation,
         on_policy_share=algorithm_entry.get("on_policy_share"),
-        defaults=default_settings(class_name, settings.get("diffusion", "box")),
+        defaults=default_settings(class_name, settings),
     )
 
 
-def default_settings(class_name: str, diffusion: str) -> dict[str, Any]:
+def default_settings(class_name: str, settings: dict[str, Any]) -> dict[str, Any]:
     """
     :param class_name: one of ``ALGORITHMS``
-    :param diffusion: of DQS, whose ``None`` stands for values of its own
-    :return: name -> default of each argument that training depends on
+    :param settings: arguments that are given
+    :return: name -> default of each other argument; for DQS also the settings of its diffusion, and the named constants
     """
     defaults = _defaults_of(CLASSES[class_name])
     if class_name == "DQS":
+        diffusion = settings.get("diffusion", "box")
         check_choice("diffusion", diffusion, DIFFUSIONS)
         chosen = DIFFUSIONS[diffusion]
-        defaults |= {f"{diffusion} {name}": value for name, value in _defaults_of(chosen).items()}
-        constants = {**vars(sb3_dqs.dqs), **vars(chosen)}
-        defaults |= {name: value for name, value in constants.items() if name.isupper() and _is_plain(value)}
-    return defaults
+        defaults |= _defaults_of(chosen)
+        for holder in (sb3_dqs.dqs, sb3_dqs.temperature, sys.modules[chosen.__module__], chosen):
+            defaults |= {name: value for name, value in vars(holder).items() if name.isupper() and _is_plain(value)}
+    return {name: value for name, value in defaults.items() if name not in settings}
 
 
 def _defaults_of(constructor: type) -> dict[str, Any]:

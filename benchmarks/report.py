@@ -293,7 +293,8 @@ def curves(groups: Groups, environment: str, over: str) -> Figure:
         x = x if over == "steps" else x / 60
         colour = f"C{algorithms.index(algorithm) % 10}"  # the same in every picture
         axes.plot(x, means[algorithm], marker=".", label=f"{algorithm} ({len(results)} seeds)", color=colour)
-        axes.fill_between(x, *bands[algorithm], alpha=0.2, color=colour, linewidth=0)
+        if len(results) >= MIN_SEEDS_FOR_INTERVAL:
+            axes.fill_between(x, *bands[algorithm], alpha=0.2, color=colour, linewidth=0)
     labels = {
         "steps": "environment steps",
         "cpu_seconds": "minutes of training on one thread (CPU time, mean over seeds)",
@@ -343,9 +344,9 @@ def write_report(tier: Tier, store: Store) -> Path:
 
 
 HOW_TO_READ = (
-    "Curves are interquartile means over seeds with 95 % bootstrap intervals. Deterministic and stochastic episodes start "
-    "from different states, the same ones for all algorithms. Minutes are of training, without evaluation; CPU minutes do "
-    "not depend on what else the machine did."
+    "Curves are interquartile means over seeds with 95 % bootstrap intervals, from three seeds on. Deterministic and "
+    "stochastic episodes start from different states, the same ones for all algorithms. Minutes are of training, without "
+    "evaluation; CPU minutes depend little on what else the machine did."
 )
 
 PAGE = """<!doctype html>

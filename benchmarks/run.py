@@ -128,16 +128,19 @@ def follow(outcomes: Iterable[Outcome], n_runs: int) -> list[tuple[Run, str]]:
     :param n_runs: how many there will be
     :return: the failed ones; those held by another process are named and not counted
     """
-    failed = []
+    failed, n_held = [], 0
     with tqdm(total=n_runs, unit="run", dynamic_ncols=True) as bar:
         for run, error in outcomes:
             if error == HELD:
+                n_held += 1
                 bar.write(f"{run.name} is {HELD}", file=sys.stderr)
             elif error is not None:
                 failed.append((run, error))
                 bar.write(f"FAILED {run.name}\n{error}", file=sys.stderr)
             bar.set_postfix_str(f"last: {run.environment} {run.algorithm} seed {run.seed}")
             bar.update()
+    if n_held:
+        print(f"{n_held} of {n_runs} runs are held by other processes and were not done here", file=sys.stderr)
     return failed
 
 

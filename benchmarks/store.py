@@ -44,7 +44,8 @@ class Store:
         """Write the result and give up what was kept to continue the run."""
         self.folder.mkdir(parents=True, exist_ok=True)
         write_whole(self.path(run), json.dumps(result, indent=1))
-        shutil.rmtree(self.checkpoints(run), ignore_errors=True)
+        for state in (self.checkpoints(run), aside_of(self.checkpoints(run))):
+            shutil.rmtree(state, ignore_errors=True)
 
     def checkpoints(self, run: Run) -> Path:
         return self.state / run.key
@@ -64,6 +65,11 @@ class Store:
                 yield False
                 return
             yield True
+
+
+def aside_of(state: Path) -> Path:
+    """Where the state of a run goes that other code has left."""
+    return state.with_name(f"{state.name}.other-code")
 
 
 def write_whole(path: Path, text: str) -> None:

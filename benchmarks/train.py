@@ -30,7 +30,7 @@ from torch import nn
 from benchmarks.measures import final_measures
 from benchmarks.plan import CLASSES, Run
 from benchmarks.static_targets import ACTION_DIM, LAWS, N_SAMPLES, exact_draws, rows_per_update, sampled_actions, trained
-from benchmarks.store import Store, write_whole
+from benchmarks.store import Store, aside_of, write_whole
 from sb3_dqs import DQS
 from sb3_dqs.evaluation import BANDWIDTH, N_DIRECTIONS, Episode, goals_of, roll_out
 from sb3_dqs.metrics import GoalStatistics, boltzmann_masses, maximum_mean_discrepancy, sliced_wasserstein_2, total_variation
@@ -39,11 +39,12 @@ from sb3_dqs.policies import DIFFUSIONS
 PACKAGES = ("sb3-dqs", "stable-baselines3", "sb3-contrib", "torch", "gymnasium", "numpy", "mujoco")
 REPOSITORY = Path(__file__).parent.parent
 
-# Code that a run depends on; the pictures, the report and the zoo may change meanwhile
+# What a run depends on, as glob patterns, and files among it that may change meanwhile
 TRAINING_CODE = (
     *("benchmarks/plan.py", "benchmarks/train.py", "benchmarks/measures.py", "benchmarks/static_targets.py"),
-    *("sb3_dqs/*.py", "sb3_dqs/diffusion/*.py", "sb3_dqs/envs/*.py"),
+    *("sb3_dqs/*.py", "sb3_dqs/diffusion/*.py", "sb3_dqs/envs/*.py", "sb3_dqs/envs/data/*.csv"),
 )
+NOT_TRAINING_CODE = ("plotting.py", "callbacks.py", "command_line.py", "version.py")
 
 # Of SB3: a longer buffer than the default would be another algorithm, one longer than the run only costs memory
 DEFAULT_BUFFER_SIZE = 1_000_000
@@ -226,7 +227,7 @@ class Checkpoints:
     """
     The state of an unfinished run: model, replay buffer, random state and records, kept whole or not at all.
 
-    What other code or other versions left is laid aside, so that no run is of two kinds.
+    What other code or other versions left is laid aside until the run is finished, so that no run is of two kinds.
 
     :param folder: of this run alone
     """
@@ -275,7 +276,7 @@ class Checkpoints:
         return model, evaluation
 
     def _lay_aside(self) -> Path:
-        aside = self.folder.with_name(f"{self.folder.name}.other-code")
+        aside = aside_of(self.folder)
         shutil.rmtree(aside, ignore_errors=True)
         return self.folder.rename(aside)
 
@@ -347,7 +348,7 @@ def code_fingerprint() -> str:
     """Hash of the code that a run depends on, as the files are, committed or not."""
     hashed = hashlib.sha256()
     for pattern in TRAINING_CODE:
-        for path in sorted(REPOSITORY.glob(pattern)):
+        for path in sorted(path for path in REPOSITORY.glob(pattern) if path.name not in NOT_TRAINING_CODE):
             hashed.update(f"{path.relative_to(REPOSITORY)}\n".encode() + path.read_bytes())
     return hashed.hexdigest()[:16]
 

@@ -20,7 +20,7 @@ def main() -> None:
     envs = [gym.make(ENV_ID) for _ in range(40)]
     episodes = roll_out(model, envs, seed=0, deterministic=False)
     figures = {
-        "critic": plot_critic(model, centre),
+        "critic": plot_critic(model, centre, n_samples=20_000),
         "denoising": plot_denoising_paths(model, centre),
         "roll_outs": plot_roll_outs(envs[0].unwrapped.arena, [episode.observations for episode in episodes]),  # type: ignore[attr-defined]
     }

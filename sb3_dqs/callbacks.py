@@ -8,6 +8,7 @@ import numpy as np
 import torch as th
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Figure as LoggedFigure
+from stable_baselines3.common.logger import Logger
 
 from sb3_dqs.checks import InputError, check_integer
 from sb3_dqs.dqs import DQS
@@ -22,7 +23,8 @@ class FigureCallback(BaseCallback):
     """
     Log pictures to TensorBoard: ``figures/critic``, ``figures/denoising``, ``figures/roll_outs`` and ``figures/training``.
 
-    The pictures draw their own random numbers: the course of training is the same with and without them.
+    The pictures draw their own random numbers: the course of training is the same with and without them. Each round dumps the
+    logger.
 
     :param every: steps of the environment between two rounds of pictures, counted over all environments
     :param observation: at which critic and sampling are shown; the first one met in training by default
@@ -99,8 +101,7 @@ class FigureCallback(BaseCallback):
             figures["training"] = plot_training_course(self.course)
         for name, figure in figures.items():
             self.logger.record(f"figures/{name}", LoggedFigure(figure, close=True), exclude=NOT_IN)
-        # as SB3's EvalCallback does: the next round would take the place of this one
-        self.logger.dump(self.num_timesteps)
+        dump(self.logger, self.num_timesteps)
 
 
 class MultimodalityCallback(BaseCallback):
@@ -112,7 +113,7 @@ class MultimodalityCallback(BaseCallback):
     between sampled actions and the exact Boltzmann law of the critic, see
     :func:`~sb3_dqs.evaluation.distances_to_critic`, mean over observations met lately. Any algorithm of SB3 may be
     measured; what is not defined for it is left out. Random numbers are drawn aside: the course of training is the same
-    with and without the callback.
+    with and without the callback. Each round dumps the logger.
 
     :param every: steps of the environment between two rounds of measures, counted over all environments
     :param roll_out_env: id of an environment that has an ``arena`` with goals or modes, for roll-outs; without it, none are
@@ -165,8 +166,7 @@ class MultimodalityCallback(BaseCallback):
     def _log(self) -> None:
         for name, value in self._measures().items():
             self.logger.record(f"policy/{name}", value)
-        # as SB3's EvalCallback does: the next round would take the place of this one
-        self.logger.dump(self.num_timesteps)
+        dump(self.logger, self.num_timesteps)
 
     def _measures(self) -> dict[str, float]:
         measures: dict[str, float] = {}
@@ -182,6 +182,12 @@ class MultimodalityCallback(BaseCallback):
                         "goal_entropy": goals.entropy,
                     }
         return measures
+
+
+def dump(logger: Logger, n_steps: int) -> None:
+    """Write what was recorded, as SB3's EvalCallback does: the next round would take its place."""
+    logger.record("time/total_timesteps", n_steps, exclude="tensorboard")
+    logger.dump(n_steps)
 
 
 def _first_observation(observations: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 
 
 class InputError(ValueError):
-    """What the user gave cannot be used; the message names it and the remedy."""
+    """What the user gave cannot be used, or has made training diverge; the message names it and the remedy."""
 
 
 def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:

@@ -290,11 +290,12 @@ class DQS(OffPolicyAlgorithm):
         if self.cooling_updates is not None:
             check_integer("cooling_updates", self.cooling_updates, 0, "0 starts with the final entropy target")
         if self.temperature != "auto" or self.diffusion == "paper":
-            for name in ("target_entropy", "initial_temperature", "cooling_updates"):
+            for name, default in (("target_entropy", "auto"), ("initial_temperature", None), ("cooling_updates", None)):
                 if getattr(self, name) not in (None, "auto"):
                     raise InputError(
-                        f"{name}={getattr(self, name)!r} has no effect without the automatic temperature; leave it out, "
-                        "or choose diffusion='box' and temperature='auto'"
+                        f"{name}={getattr(self, name)!r} has no effect without the automatic temperature; leave it out (to "
+                        f"load a model that was saved with it: load(..., {name}={default!r})), or choose diffusion='box' and "
+                        "temperature='auto'"
                     )
 
     def _diffusion_policy_kwargs(self) -> dict[str, Any]:
@@ -534,7 +535,7 @@ def regression_rows(dones: th.Tensor, n_on_policy: int, n_replayed: int) -> tupl
     :param dones: (batch_size, 1), 1 where the next observation is terminal
     :param n_on_policy: number of rows to take next observations from, at most batch_size
     :param n_replayed: number of rows to take observations from, at most batch_size
-    :return: indices (n_on_policy,) and (n_replayed,); disjoint, as long as batch and non-terminal rows suffice
+    :return: indices (n_on_policy,) and (n_replayed,); disjoint if at least ``n_on_policy + n_replayed`` rows are not terminal
     """
     is_terminal = dones.squeeze(1)
     rank = th.rand_like(is_terminal)

@@ -164,7 +164,7 @@ def total_variation_of_exact_draws(masses: th.Tensor, n_draws: int) -> float:
 
     :param masses: probability of each bin, summing to 1
     :param n_draws: number of draws
-    :return: in [0, 1]; mean absolute deviation of a binomial count (de Moivre), summed over the bins
+    :return: in [0, 1]; half the mean absolute deviation of a binomial count (de Moivre) over n, summed over the bins
     """
     # E |k - n p| of k ~ Binomial(n, p) is 2 m P(k = m) (1 - p), where m is the smallest integer > n p
     p = masses.flatten().double()

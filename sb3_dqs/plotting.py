@@ -20,9 +20,7 @@ from sb3_dqs.policies import min_q_fn
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-N_SAMPLES = 20_000
-# More dots than this hide each other
-N_DOTS = 2_000
+N_SAMPLES = 2_000
 N_PATHS = 60
 # Cells per dimension of the pictures of a plane
 N_CELLS = 40
@@ -244,7 +242,7 @@ def _plot_critic_2d(
         figure.colorbar(image, ax=axes, label=label, shrink=0.85)
         axes.set_title(title)
     if samples is not None:
-        panels[2].plot(*samples[:N_DOTS].T.numpy(), ".", color=POLICY_COLOUR, markersize=2, alpha=0.4)
+        panels[2].plot(*samples[:N_SAMPLES].T.numpy(), ".", color=POLICY_COLOUR, markersize=2, alpha=0.4)
         levels = np.linspace(0, density.max(), 6)[1:-1]
         panels[2].contour(midpoints, midpoints, density.T, levels=levels, colors="black", linewidths=0.6)
         distance = _distance(boltzmann_masses(q_fn, temperature, 2, N_BINS[2]), samples)

@@ -94,9 +94,10 @@ class Thermostat(nn.Module):
         :param temperature: in units of Q
         :raises ValueError: if it is not a finite number > 0
         """
-        check_positive("temperature", temperature, "its schedule must be positive throughout training")
-        # a spread that was measured before, under an automatic temperature, does not scale this one
+        check_positive("temperature", temperature, "a schedule must be positive throughout training")
+        # what was measured before, under an automatic temperature, neither scales this one nor a later automatic one
         self.q_spread.fill_(1.0)
+        self.n_measurements.zero_()
         self.log_temperature.fill_(math.log(temperature))
 
     def measure(self, q_spread: th.Tensor, entropy: th.Tensor, policy_entropy: th.Tensor) -> None:

@@ -145,6 +145,14 @@ def test_another_kind_of_temperature_can_be_set_when_a_model_is_loaded(tmp_path)
     fixed.save(tmp_path / "fixed")
     automatic = DQS.load(tmp_path / "fixed", temperature="auto", initial_temperature=2.0)
     assert automatic.thermostat.temperature.item() == pytest.approx(2.0), "starts hot, relative to the spread of Q"
+    again = DQS.load(tmp_path / "automatic", env=gym.make("Pendulum-v1"), temperature=0.1).learn(30)
+    again.save(tmp_path / "again")
+    automatic = DQS.load(tmp_path / "again", temperature="auto", initial_temperature=2.0)
+    assert automatic.thermostat.temperature.item() == pytest.approx(2.0), "by way of a fixed one"
+    DQS("MlpPolicy", "Pendulum-v1", target_entropy=-2.0, **SMALL).save(tmp_path / "with_target")
+    with pytest.raises(ValueError, match=r"load\(\.\.\., target_entropy='auto'\)"):
+        DQS.load(tmp_path / "with_target", temperature=0.1)
+    DQS.load(tmp_path / "with_target", temperature=0.1, target_entropy="auto")
 
 
 def test_a_temperature_schedule_is_asked_within_its_range_and_its_values_are_checked():
@@ -158,7 +166,7 @@ def test_a_temperature_schedule_is_asked_within_its_range_and_its_values_are_che
     DQS("MlpPolicy", make_vec_env("Pendulum-v1", 4), temperature=schedule, **SMALL).learn(30)
     assert min(asked) == 0.0
     holes = DQS("MlpPolicy", "Pendulum-v1", temperature=lambda remaining: 0.0 if 0.2 < remaining < 0.8 else 1.0, **SMALL)
-    with pytest.raises(ValueError, match=r"temperature must be a finite number > 0, got 0\.0; its schedule"):
+    with pytest.raises(ValueError, match=r"temperature must be a finite number > 0, got 0\.0; a schedule"):
         holes.learn(40)
 
 

@@ -14,7 +14,9 @@ import torch as th
 import yaml
 
 import benchmarks.train
+import sb3_dqs.diffusion.box
 import sb3_dqs.dqs
+import sb3_dqs.temperature
 from benchmarks.plan import TIERS, load_tier
 from benchmarks.run import HELD, follow, main, run_here
 from benchmarks.store import Store, write_whole
@@ -122,7 +124,13 @@ def test_key_changes_with_every_setting_and_with_nothing_else(tmp_path):
 
 @pytest.mark.parametrize(
     ("place", "name"),
-    [(sb3_dqs.dqs, "DEFAULT_COOLING_UPDATES"), (BoxDiffusion, "DEFAULT_BATCH_SIZE"), (BoxDiffusion, "ON_POLICY_SHARE")],
+    [
+        (sb3_dqs.dqs, "DEFAULT_COOLING_UPDATES"),
+        (sb3_dqs.temperature, "ENTROPY_GAIN"),
+        (sb3_dqs.diffusion.box, "GUIDE_WIDENING"),
+        (BoxDiffusion, "DEFAULT_BATCH_SIZE"),
+        (BoxDiffusion, "ON_POLICY_SHARE"),
+    ],
 )
 def test_key_changes_with_a_default_that_the_tier_does_not_name(tier_path, monkeypatch, place, name):
     keys = {algorithm: only_run(load_tier(str(tier_path)), algorithm).key for algorithm in ("dqs", "sac")}
@@ -133,9 +141,9 @@ def test_key_changes_with_a_default_that_the_tier_does_not_name(tier_path, monke
 
 def test_a_run_names_the_defaults_it_took(tier_path):
     dqs, sac = (only_run(load_tier(str(tier_path)), algorithm).defaults for algorithm in ("dqs", "sac"))
-    assert (sac["gamma"], sac["learning_rate"], sac["ent_coef"]) == (0.99, 3e-4, "auto")
-    assert dqs["box n_score_samples"] == DQS("MlpPolicy", "Pendulum-v1").actor.diffusion.n_score_samples
-    assert "seed" not in dqs
+    assert (sac["gamma"], sac["learning_rate"], sac["target_entropy"]) == (0.99, 3e-4, "auto")
+    assert dqs["n_score_samples"] == DQS("MlpPolicy", "Pendulum-v1").actor.diffusion.n_score_samples
+    assert not {"seed", "learning_starts", "batch_size"} & set(dqs), "without effect, or given"
 
 
 def test_a_run_is_done_once_and_its_result_tells_how(tier_path, tmp_path):
