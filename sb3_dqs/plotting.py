@@ -20,6 +20,7 @@ from sb3_dqs.policies import min_q_fn
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+# Drawn by default, and shown at most: more dots hide each other
 N_SAMPLES = 2_000
 N_PATHS = 60
 # Cells per dimension of the pictures of a plane
