@@ -6,6 +6,7 @@ import warnings
 from collections import defaultdict
 from typing import Any, ClassVar, TypeVar
 
+import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.buffers import ReplayBuffer
@@ -28,6 +29,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from sb3_dqs.buffers import DeviceReplayBuffer
 from sb3_dqs.checks import InputError, check_choice, check_integer, check_positive, is_finite_number
+from sb3_dqs.exploration import PinkNoise
 from sb3_dqs.graphed import CudaRecorder, GraphedUpdate, let_wait
 from sb3_dqs.policies import DIFFUSIONS, CnnPolicy, DiffusionActor, DiffusionPolicy, MlpPolicy, MultiInputPolicy, min_q_fn
 from sb3_dqs.temperature import Thermostat, cooling_entropy_target
@@ -159,6 +161,7 @@ class DQS(OffPolicyAlgorithm):
         actor_learning_rate_factor: float | None = None,
         n_action_candidates: int = 1,
         diffusion_kwargs: dict[str, Any] | None = None,
+        exploration_noise: str = "pink",
         use_cuda_graph: bool = False,
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,
@@ -212,6 +215,7 @@ class DQS(OffPolicyAlgorithm):
         self.n_action_candidates = n_action_candidates
         self.diffusion_kwargs = diffusion_kwargs
         self.use_cuda_graph = use_cuda_graph
+        self.exploration_noise = exploration_noise
 
         if _init_setup_model:
             self._setup_model()
@@ -334,6 +338,28 @@ class DQS(OffPolicyAlgorithm):
         self.actor = self.policy.actor
         self.critic = self.policy.critic
         self.critic_target = self.policy.critic_target
+
+    def _setup_learn(self, *args: Any, **kwargs: Any) -> Any:
+        self.exploration = PinkNoise(self.n_envs, self.action_dim, self.device)
+        return super()._setup_learn(*args, **kwargs)
+
+    def _sample_action(
+        self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
+    ) -> tuple[np.ndarray, np.ndarray]:
+        if self.exploration_noise != "pink" or self.num_timesteps < learning_starts:
+            return super()._sample_action(learning_starts, action_noise, n_envs)
+        observations, _ = self.policy.obs_to_tensor(self._last_obs)
+        with th.no_grad():
+            actions = self.actor(observations, start_noise=self.exploration.step()).cpu().numpy()
+        actions = actions.reshape(-1, *self.action_space.shape)
+        if action_noise is not None:
+            actions = np.clip(actions + action_noise(), -1, 1)
+        return self.policy.unscale_action(actions), actions
+
+    def _store_transition(self, replay_buffer, buffer_action, new_obs, reward, dones, infos) -> None:
+        for env in dones.nonzero()[0]:
+            self.exploration.restart(env)
+        super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
 
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:
         # Switch to train mode (this affects batch norm / dropout)
@@ -515,6 +541,7 @@ class DQS(OffPolicyAlgorithm):
         return [
             *super()._excluded_save_params(),
             "graphed_update",
+            "exploration",
             "actor",
             "critic",
             "critic_target",

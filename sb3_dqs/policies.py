@@ -123,18 +123,21 @@ class DiffusionActor(BasePolicy):
         )
         return data
 
-    def forward(self, obs: PyTorchObs, deterministic: bool = False) -> th.Tensor:
+    def forward(self, obs: PyTorchObs, deterministic: bool = False, start_noise: th.Tensor | None = None) -> th.Tensor:
         """
         Sample one action per observation.
 
         :param obs: batch of observations
         :param deterministic: start from the fixed noise instead of random noise
+        :param start_noise: (batch, action_dim), standard normal; drawn if None
         :return: (batch, action_dim), in [-1, 1]
         """
         if deterministic:
             return self.candidate_actions(obs, self.start_noise[:1])[0]
         features = self.extract_features(obs, self.features_extractor)
-        return self.diffusion.sample_actions(features, features.new_empty(features.shape[0], self.action_dim).normal_())
+        if start_noise is None:
+            start_noise = features.new_empty(features.shape[0], self.action_dim).normal_()
+        return self.diffusion.sample_actions(features, start_noise)
 
     def candidate_actions(self, obs: PyTorchObs, start_noise: th.Tensor) -> th.Tensor:
         """
