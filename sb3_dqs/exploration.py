@@ -3,7 +3,7 @@
 import torch as th
 
 # Correlation times of the parts of the noise, steps: equal power in each factor of four, which makes the spectrum 1 / f.
-CORRELATION_TIMES = (1.0, 4.0, 16.0, 64.0, 256.0)
+CORRELATION_TIMES = (1.0, 4.0, 16.0, 64.0)
 
 
 class PinkNoise:
