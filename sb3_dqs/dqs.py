@@ -10,6 +10,7 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy, ContinuousCritic
@@ -29,7 +30,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from sb3_dqs.buffers import DeviceReplayBuffer
 from sb3_dqs.checks import InputError, check_choice, check_integer, check_positive, is_finite_number
-from sb3_dqs.exploration import PinkNoise
+from sb3_dqs.exploration import EXPLORATION_NOISES, PinkNoise
 from sb3_dqs.graphed import CudaRecorder, GraphedUpdate, let_wait
 from sb3_dqs.policies import DIFFUSIONS, CnnPolicy, DiffusionActor, DiffusionPolicy, MlpPolicy, MultiInputPolicy, min_q_fn
 from sb3_dqs.temperature import Thermostat, cooling_entropy_target
@@ -103,6 +104,9 @@ class DQS(OffPolicyAlgorithm):
     :param diffusion_kwargs: rarely changed settings of :class:`~sb3_dqs.diffusion.box.BoxDiffusion` (``sigma_min``,
         ``sigma_max``, ``sigma_data``) or :class:`~sb3_dqs.diffusion.paper.PaperDiffusion` (``sigma_min``, ``sigma_max``,
         ``squash``, ``loss_weight_offset``)
+    :param exploration_noise: start noise of the actions that are taken in ``learn()``: ``"pink"`` (box) is correlated over
+        the steps of an episode, see :class:`~sb3_dqs.exploration.PinkNoise`, ``"white"`` (paper) is not. Each single action
+        has the law of the policy either way. ``predict()`` is always white. Box only.
     :param use_cuda_graph: on a GPU, record the update once as a CUDA graph and replay it, which spares the host most of its
         work; goes well with :class:`~sb3_dqs.buffers.DeviceReplayBuffer`. Elsewhere, or where the update cannot be
         recorded, a warning says so and updates run as ever. Learning rate and temperature follow their schedules; another
@@ -161,7 +165,7 @@ class DQS(OffPolicyAlgorithm):
         actor_learning_rate_factor: float | None = None,
         n_action_candidates: int = 1,
         diffusion_kwargs: dict[str, Any] | None = None,
-        exploration_noise: str = "pink",
+        exploration_noise: str | None = None,
         use_cuda_graph: bool = False,
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,
@@ -214,8 +218,8 @@ class DQS(OffPolicyAlgorithm):
         self.actor_learning_rate_factor = actor_learning_rate_factor
         self.n_action_candidates = n_action_candidates
         self.diffusion_kwargs = diffusion_kwargs
-        self.use_cuda_graph = use_cuda_graph
         self.exploration_noise = exploration_noise
+        self.use_cuda_graph = use_cuda_graph
 
         if _init_setup_model:
             self._setup_model()
@@ -263,6 +267,13 @@ class DQS(OffPolicyAlgorithm):
         for name in self.diffusion_kwargs or {}:
             if hasattr(self, name):
                 raise InputError(f"diffusion_kwargs must not hold {name!r}; pass {name}=... to DQS itself")
+        if self.exploration_noise is not None:
+            check_choice("exploration_noise", self.exploration_noise, EXPLORATION_NOISES)
+            if self.diffusion == "paper" and self.exploration_noise != "white":
+                raise InputError(
+                    f"exploration_noise={self.exploration_noise!r} needs a sampler without noise of its own; leave it out, or "
+                    "choose diffusion='box'"
+                )
         known = {name: list(inspect.signature(diffusion).parameters)[4:] for name, diffusion in DIFFUSIONS.items()}
         for name in self._diffusion_policy_kwargs()["diffusion_kwargs"]:
             others = [other for other, settings in known.items() if name in settings and name not in known[self.diffusion]]
@@ -339,27 +350,38 @@ class DQS(OffPolicyAlgorithm):
         self.critic = self.policy.critic
         self.critic_target = self.policy.critic_target
 
-    def _setup_learn(self, *args: Any, **kwargs: Any) -> Any:
-        self.exploration = PinkNoise(self.n_envs, self.action_dim, self.device)
+    def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
+        noise = self.exploration_noise or self.actor.diffusion.DEFAULT_EXPLORATION_NOISE
+        self.pink_noise = PinkNoise(self.n_envs, self.action_dim, self.device) if noise == "pink" else None
         return super()._setup_learn(*args, **kwargs)
 
     def _sample_action(
         self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
-        if self.exploration_noise != "pink" or self.num_timesteps < learning_starts:
+        if self.pink_noise is None or self.num_timesteps < learning_starts:
             return super()._sample_action(learning_starts, action_noise, n_envs)
+        assert self._last_obs is not None
+        assert self.action_space.shape is not None
         observations, _ = self.policy.obs_to_tensor(self._last_obs)
         with th.no_grad():
-            actions = self.actor(observations, start_noise=self.exploration.step()).cpu().numpy()
-        actions = actions.reshape(-1, *self.action_space.shape)
+            actions = self.actor(observations, start_noise=self.pink_noise.step()).cpu().numpy()
+        scaled_action = actions.reshape(-1, *self.action_space.shape)
         if action_noise is not None:
-            actions = np.clip(actions + action_noise(), -1, 1)
-        return self.policy.unscale_action(actions), actions
+            scaled_action = np.clip(scaled_action + action_noise(), -1, 1)
+        return self.policy.unscale_action(scaled_action), scaled_action
 
-    def _store_transition(self, replay_buffer, buffer_action, new_obs, reward, dones, infos) -> None:
-        for env in dones.nonzero()[0]:
-            self.exploration.restart(env)
+    def _store_transition(
+        self,
+        replay_buffer: ReplayBuffer,
+        buffer_action: np.ndarray,
+        new_obs: np.ndarray | dict[str, np.ndarray],
+        reward: np.ndarray,
+        dones: np.ndarray,
+        infos: list[dict[str, Any]],
+    ) -> None:
         super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
+        if self.pink_noise is not None:
+            self.pink_noise.restart(th.as_tensor(dones, device=self.device))
 
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:
         # Switch to train mode (this affects batch norm / dropout)
@@ -541,7 +563,7 @@ class DQS(OffPolicyAlgorithm):
         return [
             *super()._excluded_save_params(),
             "graphed_update",
-            "exploration",
+            "pink_noise",
             "actor",
             "critic",
             "critic_target",

@@ -1,29 +1,34 @@
-"""How does the policy explore? Its start noise is correlated over the steps of an episode; the law of each action stays."""
+"""How does the policy explore? By noise that is correlated over the steps of an episode and leaves the law of each action."""
 
 import torch as th
 
-# Correlation times of the parts of the noise, steps: equal power in each factor of four, which makes the spectrum 1 / f.
-CORRELATION_TIMES = (1.0, 4.0, 16.0, 64.0)
+EXPLORATION_NOISES = ("pink", "white")
+
+# Correlation times of the parts of pink noise, steps: 1, 4, 16, 64, with equal power in each, which makes the spectrum 1 / f
+SHORTEST_CORRELATION_TIME = 1.0
+CORRELATION_TIME_RATIO = 4.0
+N_CORRELATION_TIMES = 4
 
 
 class PinkNoise:
     """
     Standard normal noise whose power over the steps of an episode falls as 1 / frequency.
 
-    As start noise of the diffusion, it makes actions persist over short and long times, so that the states are explored
-    as by a policy with a purpose; but each noise on its own is standard normal, so that each action is still drawn from
-    the policy. A sum of Ornstein-Uhlenbeck processes: it needs no horizon.
-    Source: pink noise as the default of exploration, Eberhard et al., ICLR 2023, openreview.net/forum?id=hQ9V5QN27eS
+    As the start noise of the sampler it lets actions persist for a few and for many steps, so that the policy gets to states
+    that independent draws average out; each draw on its own is standard normal, so that each action still has exactly the
+    law of the policy. A sum of Ornstein-Uhlenbeck processes of geometric correlation times, which needs no horizon.
+    Source of pink noise as a default: Eberhard et al., ICLR 2023, https://openreview.net/forum?id=hQ9V5QN27eS
 
-    :param n_envs: number of environments, whose noises are independent
-    :param action_dim: size of the action, whose coordinates are independent
+    :param n_envs: number of environments; their noises are independent
+    :param action_dim: size of the action; its coordinates are independent
+    :param device: where the noise is needed
     """
 
     def __init__(self, n_envs: int, action_dim: int, device: th.device | str = "cpu"):
-        decay = th.exp(-1 / th.tensor(CORRELATION_TIMES, device=device))
-        self.decay = decay[:, None, None]
-        self.renewal = (1 - self.decay**2).sqrt()
-        self.parts = th.randn((len(CORRELATION_TIMES), n_envs, action_dim), device=device)
+        exponents = th.arange(N_CORRELATION_TIMES, device=device)[:, None, None]
+        self.decay = th.exp(-1 / (SHORTEST_CORRELATION_TIME * CORRELATION_TIME_RATIO**exponents))
+        self.innovation = (1 - self.decay**2).sqrt()
+        self.parts = th.randn((N_CORRELATION_TIMES, n_envs, action_dim), device=device)
 
     def step(self) -> th.Tensor:
         """
@@ -31,13 +36,13 @@ class PinkNoise:
 
         :return: (n_envs, action_dim), each standard normal
         """
-        self.parts = self.decay * self.parts + self.renewal * th.randn_like(self.parts)
-        return self.parts.sum(dim=0) / len(CORRELATION_TIMES) ** 0.5
+        self.parts = self.decay * self.parts + self.innovation * th.randn_like(self.parts)
+        return self.parts.sum(dim=0) / N_CORRELATION_TIMES**0.5
 
-    def restart(self, env: int) -> None:
+    def restart(self, has_ended: th.Tensor) -> None:
         """
-        Forget the past of one environment, whose episode ended.
+        Forget the past of environments whose episode has ended.
 
-        :param env: its index
+        :param has_ended: (n_envs,), bool
         """
-        self.parts[:, env].normal_()
+        self.parts = th.where(has_ended[:, None], th.randn_like(self.parts), self.parts)

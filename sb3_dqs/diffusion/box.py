@@ -41,6 +41,8 @@ class BoxDiffusion(nn.Module):
     DEFAULT_BATCH_SIZE: int | None = 64
     ON_POLICY_SHARE = 0.5
     DEFAULT_LEARNING_RATE_FACTOR = 3.0
+    # All randomness is in the start noise, so that it can be correlated over the steps of an episode
+    DEFAULT_EXPLORATION_NOISE = "pink"
 
     def __init__(
         self,

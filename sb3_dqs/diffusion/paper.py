@@ -35,6 +35,7 @@ class PaperDiffusion(nn.Module):
     DEFAULT_BATCH_SIZE: int | None = None
     ON_POLICY_SHARE = 0.0
     DEFAULT_LEARNING_RATE_FACTOR = 1.0
+    DEFAULT_EXPLORATION_NOISE = "white"
 
     temperature: th.Tensor
 
