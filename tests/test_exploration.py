@@ -1,0 +1,147 @@
+"""Does exploration correlate the actions over time, and leave the law of each of them alone?"""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch as th
+from stable_baselines3.common.noise import NormalActionNoise
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+from sb3_dqs import DQS
+from sb3_dqs.exploration import PinkNoise
+from tests.conftest import SMALL, SMALL_PAPER
+
+# no update in this time: the law of the policy does not change
+UNTRAINED = {**SMALL, "learning_starts": 0, "gradient_steps": 0, "buffer_size": 50_000, "seed": 0}
+
+
+def course(noise, n_steps):
+    return th.stack([noise.step() for _ in range(n_steps)])
+
+
+def test_each_noise_is_standard_normal_at_once_and_later():
+    th.manual_seed(0)
+    for draws in (PinkNoise(50_000, 1).step(), course(PinkNoise(50_000, 1), 30)[-1]):
+        # standard errors of mean, variance and fourth moment of 50,000 normal draws: 0.0045, 0.0063, 0.044
+        assert draws.mean().item() == pytest.approx(0.0, abs=0.018)
+        assert draws.var().item() == pytest.approx(1.0, abs=0.025)
+        assert (draws**4).mean().item() == pytest.approx(3.0, abs=0.18)
+
+
+def test_autocorrelation_is_the_mean_of_four_exponentials():
+    th.manual_seed(0)
+    noise = course(PinkNoise(20_000, 1), 65).squeeze(2)
+    for lag in (1, 4, 16, 64):
+        expected = np.mean([np.exp(-lag / time) for time in (1, 4, 16, 64)])
+        # standard error of a correlation of 20,000 pairs: at most 0.0071
+        assert (noise[0] * noise[lag]).mean().item() == pytest.approx(expected, abs=0.028)
+
+
+def test_power_falls_as_one_over_the_frequency():
+    th.manual_seed(0)
+    n_steps = 1024
+    power = th.fft.rfft(course(PinkNoise(2_000, 1), n_steps).squeeze(2), dim=0).abs().square().mean(dim=1)
+    frequencies = th.arange(len(power)) / n_steps
+    # slopes of the logarithms are 0 for white noise, -1 for pink, -2 for a random walk; 1/256 to 1/8 is what the parts cover
+    covered = (frequencies >= 1 / 256) & (frequencies <= 1 / 8)
+    slope = np.polyfit(frequencies[covered].log().numpy(), power[covered].log().numpy(), 1)[0]
+    assert slope == pytest.approx(-1.0, abs=0.1)
+
+
+def test_coordinates_and_environments_are_independent():
+    th.manual_seed(0)
+    noise = course(PinkNoise(2, 2), 60_000).reshape(-1, 4)
+    correlations = th.corrcoef(noise.T) - th.eye(4)
+    # correlated steps: about 60,000 / (2 * 64) independent ones
+    assert correlations.abs().max().item() < 0.15
+
+
+def test_restart_forgets_the_past_of_ended_episodes_alone():
+    th.manual_seed(0)
+    noise = PinkNoise(3, 4_000)
+    before = noise.step()
+    noise.restart(th.tensor([False, True, False]))
+    after = noise.step()
+    lag_one = np.mean([np.exp(-1 / time) for time in (1, 4, 16, 64)])
+    # standard error of a correlation of 4000 pairs: 0.016
+    assert (before * after).mean(dim=1).tolist() == pytest.approx([lag_one, 0.0, lag_one], abs=0.06)
+
+
+class Recorder(gym.Env):
+    """Episodes of five steps that keep the actions."""
+
+    observation_space = gym.spaces.Box(-1.0, 1.0, (1,), np.float32)
+    action_space = gym.spaces.Box(np.array([-2.0, 0.0], np.float32), np.array([2.0, 10.0], np.float32))
+
+    def __init__(self):
+        self.actions = []
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.n_steps = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        self.actions.append(action)
+        self.n_steps += 1
+        return np.zeros(1, np.float32), 0.0, False, self.n_steps == 5, {}
+
+
+def explored(n_envs=1, n_steps=2_000, **settings):
+    """Actions taken by an untrained policy, (n_envs, steps, 2), scaled to [-1, 1]."""
+    envs = [Recorder() for _ in range(n_envs)]
+    vec_env = DummyVecEnv([lambda env=env: env for env in envs])
+    model = DQS("MlpPolicy", vec_env, **UNTRAINED, **settings)
+    model.learn(n_steps * n_envs)
+    stored = model.replay_buffer.actions[:n_steps]
+    taken = np.stack([env.actions for env in envs])
+    assert stored.swapaxes(0, 1) == pytest.approx((taken - [0.0, 5.0]) / [2.0, 5.0], abs=1e-5)
+    return stored.swapaxes(0, 1)
+
+
+def lag_one(actions):
+    """Correlation of successive actions: within episodes, and across their ends."""
+    normal = (actions - actions.mean()) / actions.std()
+    products = (normal[:, :-1] * normal[:, 1:]).mean(axis=(0, 2))
+    ends = np.arange(1, len(products) + 1) % 5 == 0
+    return products[~ends].mean(), products[ends].mean()
+
+
+@pytest.mark.parametrize("n_envs", [1, 2])
+def test_actions_are_correlated_within_an_episode_and_not_across_its_end(n_envs):
+    within, across = lag_one(explored(n_envs))
+    # of the start noise 0.74; the sampler is nearly linear in it before any training
+    assert within == pytest.approx(0.74, abs=0.1)
+    assert across == pytest.approx(0.0, abs=0.1)
+
+
+def test_white_noise_on_request():
+    assert lag_one(explored(exploration_noise="white")) == pytest.approx((0.0, 0.0), abs=0.1)
+
+
+def test_each_action_has_the_law_of_the_policy():
+    actions = explored(n_envs=20, n_steps=1_000).reshape(20_000, 2)
+    model = DQS("MlpPolicy", Recorder(), **UNTRAINED)
+    with th.no_grad():
+        samples = model.actor(th.zeros(20_000, 1)).numpy()
+    quantiles = np.linspace(0.05, 0.95, 10)
+    # the standard error of a share of 20,000 correlated draws, about five of which count as one, is below 0.008
+    for coordinate in range(2):
+        shares = np.searchsorted(np.sort(actions[:, coordinate]), np.quantile(samples[:, coordinate], quantiles)) / 20_000
+        assert shares == pytest.approx(quantiles, abs=0.035)
+
+
+def test_action_noise_is_added_and_clipped():
+    noise = NormalActionNoise(np.full(2, 10.0), np.zeros(2))
+    assert explored(n_steps=20, action_noise=noise) == pytest.approx(np.ones((1, 20, 2)))
+
+
+def test_the_published_setting_explores_by_white_noise():
+    model = DQS("MlpPolicy", Recorder(), **SMALL_PAPER).learn(2)
+    assert model.pink_noise is None
+
+
+def test_prediction_is_not_correlated():
+    model = DQS("MlpPolicy", Recorder(), **UNTRAINED).learn(10)
+    predictions = np.stack([model.predict(np.zeros(1, np.float32))[0] for _ in range(2_000)])[None]
+    assert lag_one((predictions - [0.0, 5.0]) / [2.0, 5.0]) == pytest.approx((0.0, 0.0), abs=0.1)
