@@ -6,6 +6,8 @@ from typing import Any
 import optuna
 from rl_zoo3.hyperparams_opt import convert_offpolicy_params
 
+from sb3_dqs.exploration import EXPLORATION_NOISES
+
 # Budget of a trial where the zoo does not tell it, environment steps
 DEFAULT_BUDGET = 20_000
 
@@ -46,6 +48,7 @@ def sample_dqs_params(trial: optuna.Trial, n_actions: int, n_envs: int, addition
         "n_action_candidates_pow": trial.suggest_int("n_action_candidates_pow", 0, 4),
         "policy_delay": trial.suggest_int("policy_delay", 1, 3),
         "actor_learning_rate_factor": trial.suggest_float("actor_learning_rate_factor", 0.5, 5.0, log=True),
+        "exploration_noise": trial.suggest_categorical("exploration_noise", list(EXPLORATION_NOISES)),
         "automatic_temperature": trial.suggest_categorical("automatic_temperature", [True, False]),
     }
     if params["automatic_temperature"]:

@@ -60,9 +60,10 @@ def test_settings_of_a_file_that_the_trial_does_not_sample_cannot_break_it():
         assert DQS("MlpPolicy", env, buffer_size=10, device="cpu", **{**disturbing, **settings}).diffusion == "box"
 
 
-def test_both_temperatures_all_estimators_and_all_numbers_are_tried():
+def test_all_kinds_and_all_numbers_are_tried():
     found = [settings for _, _, settings in sampled_trials()]
     assert {settings["score_estimator"] for settings in found} == {"stein", "value", "gradient"}
+    assert {settings["exploration_noise"] for settings in found} == {"pink", "white"}
     assert {settings["temperature"] == "auto" for settings in found} == {True, False}
     for name, values in {
         "n_score_samples": {4, 8, 16, 32},
@@ -90,6 +91,7 @@ def test_defaults_of_dqs_lie_in_the_search_space():
         "n_action_candidates_pow": 0,
         "policy_delay": BoxDiffusion.DEFAULT_POLICY_DELAY,
         "actor_learning_rate_factor": BoxDiffusion.DEFAULT_LEARNING_RATE_FACTOR,
+        "exploration_noise": BoxDiffusion.DEFAULT_EXPLORATION_NOISE,
         "automatic_temperature": True,
         "target_entropy": -0.5,
         "cooling_updates": 5_000,
