@@ -104,9 +104,9 @@ class DQS(OffPolicyAlgorithm):
     :param diffusion_kwargs: rarely changed settings of :class:`~sb3_dqs.diffusion.box.BoxDiffusion` (``sigma_min``,
         ``sigma_max``, ``sigma_data``) or :class:`~sb3_dqs.diffusion.paper.PaperDiffusion` (``sigma_min``, ``sigma_max``,
         ``squash``, ``loss_weight_offset``)
-    :param exploration_noise: start noise of the actions that are taken in ``learn()``: ``"pink"`` (box) is correlated over
-        the steps of an episode, see :class:`~sb3_dqs.exploration.PinkNoise`, ``"white"`` (paper) is not. Each single action
-        has the law of the policy either way. ``predict()`` is always white. Box only.
+    :param exploration_noise: start noise of the actions that ``learn()`` takes: ``"pink"`` (default of box, and only there)
+        is correlated over the steps of an episode, see :class:`~sb3_dqs.exploration.PinkNoise`; ``"white"`` (default of paper)
+        is drawn anew at every step, as ``predict()`` always does
     :param use_cuda_graph: on a GPU, record the update once as a CUDA graph and replay it, which spares the host most of its
         work; goes well with :class:`~sb3_dqs.buffers.DeviceReplayBuffer`. Elsewhere, or where the update cannot be
         recorded, a warning says so and updates run as ever. Learning rate and temperature follow their schedules; another
@@ -237,6 +237,7 @@ class DQS(OffPolicyAlgorithm):
         self.batch_norm_stats = get_parameters_by_name(self.critic, ["running_"])
         self.batch_norm_stats_target = get_parameters_by_name(self.critic_target, ["running_"])
         self._setup_temperature()
+        self.pink_noise: PinkNoise | None = None
         self.graphed_update: GraphedUpdate[ReplayBufferSamples | DictReplayBufferSamples] | None = None
         if self.use_cuda_graph and self.device.type == "cuda":
             self.graphed_update = GraphedUpdate(self._update, CudaRecorder(self.device))
@@ -350,25 +351,29 @@ class DQS(OffPolicyAlgorithm):
         self.critic = self.policy.critic
         self.critic_target = self.policy.critic_target
 
-    def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
+    def _setup_learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        reset_num_timesteps: bool = True,
+        tb_log_name: str = "run",
+        progress_bar: bool = False,
+    ) -> tuple[int, BaseCallback]:
         noise = self.exploration_noise or self.actor.diffusion.DEFAULT_EXPLORATION_NOISE
-        self.pink_noise = PinkNoise(self.n_envs, self.action_dim, self.device) if noise == "pink" else None
-        return super()._setup_learn(*args, **kwargs)
+        environments_restart = reset_num_timesteps or self._last_obs is None
+        if noise == "white":
+            self.pink_noise = None
+        elif environments_restart or self.pink_noise is None:
+            self.pink_noise = PinkNoise(self.n_envs, self.action_dim, self.device)
+        return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
 
     def _sample_action(
         self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
-        if self.pink_noise is None or self.num_timesteps < learning_starts:
+        if self.pink_noise is None:
             return super()._sample_action(learning_starts, action_noise, n_envs)
-        assert self._last_obs is not None
-        assert self.action_space.shape is not None
-        observations, _ = self.policy.obs_to_tensor(self._last_obs)
-        with th.no_grad():
-            actions = self.actor(observations, start_noise=self.pink_noise.step()).cpu().numpy()
-        scaled_action = actions.reshape(-1, *self.action_space.shape)
-        if action_noise is not None:
-            scaled_action = np.clip(scaled_action + action_noise(), -1, 1)
-        return self.policy.unscale_action(scaled_action), scaled_action
+        with self.actor.starting_from(self.pink_noise.step()):
+            return super()._sample_action(learning_starts, action_noise, n_envs)
 
     def _store_transition(
         self,
@@ -381,7 +386,7 @@ class DQS(OffPolicyAlgorithm):
     ) -> None:
         super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
         if self.pink_noise is not None:
-            self.pink_noise.restart(th.as_tensor(dones, device=self.device))
+            self.pink_noise.restart(th.as_tensor(dones, dtype=th.bool, device=self.device))
 
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:
         # Switch to train mode (this affects batch norm / dropout)

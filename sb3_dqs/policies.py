@@ -1,6 +1,7 @@
 """How do observations become actions and values? Features -> diffusion actor -> action in [-1, 1], and the twin critics."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch as th
@@ -77,6 +78,7 @@ class DiffusionActor(BasePolicy):
     action_space: spaces.Box
     features_extractor: BaseFeaturesExtractor
     start_noise: th.Tensor
+    given_start_noise: th.Tensor | None = None
 
     def __init__(
         self,
@@ -123,21 +125,34 @@ class DiffusionActor(BasePolicy):
         )
         return data
 
-    def forward(self, obs: PyTorchObs, deterministic: bool = False, start_noise: th.Tensor | None = None) -> th.Tensor:
+    def forward(self, obs: PyTorchObs, deterministic: bool = False) -> th.Tensor:
         """
         Sample one action per observation.
 
         :param obs: batch of observations
         :param deterministic: start from the fixed noise instead of random noise
-        :param start_noise: (batch, action_dim), standard normal; drawn if None
         :return: (batch, action_dim), in [-1, 1]
         """
         if deterministic:
             return self.candidate_actions(obs, self.start_noise[:1])[0]
         features = self.extract_features(obs, self.features_extractor)
+        start_noise = self.given_start_noise
         if start_noise is None:
             start_noise = features.new_empty(features.shape[0], self.action_dim).normal_()
         return self.diffusion.sample_actions(features, start_noise)
+
+    @contextmanager
+    def starting_from(self, start_noise: th.Tensor) -> Iterator[None]:
+        """
+        Meanwhile samples start from this noise, also those of ``predict()``, whatever wrappers it goes through.
+
+        :param start_noise: (batch, action_dim), standard normal
+        """
+        self.given_start_noise = start_noise
+        try:
+            yield
+        finally:
+            self.given_start_noise = None
 
     def candidate_actions(self, obs: PyTorchObs, start_noise: th.Tensor) -> th.Tensor:
         """

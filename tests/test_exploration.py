@@ -1,14 +1,14 @@
-"""Does exploration correlate the actions over time, and leave the law of each of them alone?"""
+"""Does exploration correlate the actions of an episode, and nothing else?"""
 
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
-from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_dqs import DQS
 from sb3_dqs.exploration import PinkNoise
+from sb3_dqs.policies import DiffusionPolicy
 from tests.conftest import SMALL, SMALL_PAPER
 
 # no update in this time: the law of the policy does not change
@@ -33,8 +33,8 @@ def test_autocorrelation_is_the_mean_of_four_exponentials():
     noise = course(PinkNoise(20_000, 1), 65).squeeze(2)
     for lag in (1, 4, 16, 64):
         expected = np.mean([np.exp(-lag / time) for time in (1, 4, 16, 64)])
-        # standard error of a correlation of 20,000 pairs: at most 0.0071
-        assert (noise[0] * noise[lag]).mean().item() == pytest.approx(expected, abs=0.028)
+        # standard error of the mean product of 20,000 pairs: at most 0.01
+        assert (noise[0] * noise[lag]).mean().item() == pytest.approx(expected, abs=0.035)
 
 
 def test_power_falls_as_one_over_the_frequency():
@@ -68,10 +68,10 @@ def test_restart_forgets_the_past_of_ended_episodes_alone():
 
 
 class Recorder(gym.Env):
-    """Episodes of five steps that keep the actions."""
+    """Episodes of five steps whose observation says nothing; keeps the actions."""
 
     observation_space = gym.spaces.Box(-1.0, 1.0, (1,), np.float32)
-    action_space = gym.spaces.Box(np.array([-2.0, 0.0], np.float32), np.array([2.0, 10.0], np.float32))
+    action_space = gym.spaces.Box(np.array([[-2.0], [0.0]], np.float32), np.array([[2.0], [10.0]], np.float32))
 
     def __init__(self):
         self.actions = []
@@ -87,40 +87,41 @@ class Recorder(gym.Env):
         return np.zeros(1, np.float32), 0.0, False, self.n_steps == 5, {}
 
 
-def explored(n_envs=1, n_steps=2_000, **settings):
-    """Actions taken by an untrained policy, (n_envs, steps, 2), scaled to [-1, 1]."""
+def explored(n_envs=20, n_steps=400, policy=DiffusionPolicy, **settings):
+    """Actions taken by an untrained policy, (n_envs, n_steps, 2), scaled to [-1, 1]."""
     envs = [Recorder() for _ in range(n_envs)]
     vec_env = DummyVecEnv([lambda env=env: env for env in envs])
-    model = DQS("MlpPolicy", vec_env, **UNTRAINED, **settings)
+    model = DQS(policy, vec_env, **{**UNTRAINED, **settings})
     model.learn(n_steps * n_envs)
-    stored = model.replay_buffer.actions[:n_steps]
-    taken = np.stack([env.actions for env in envs])
-    assert stored.swapaxes(0, 1) == pytest.approx((taken - [0.0, 5.0]) / [2.0, 5.0], abs=1e-5)
-    return stored.swapaxes(0, 1)
+    stored = model.replay_buffer.actions[:n_steps].swapaxes(0, 1)
+    taken = np.stack([env.actions for env in envs])[..., 0]
+    assert stored == pytest.approx((taken - [0.0, 5.0]) / [2.0, 5.0], abs=1e-5)
+    return stored
 
 
 def lag_one(actions):
     """Correlation of successive actions: within episodes, and across their ends."""
-    normal = (actions - actions.mean()) / actions.std()
+    normal = (actions - actions.mean(axis=(0, 1))) / actions.std(axis=(0, 1))
     products = (normal[:, :-1] * normal[:, 1:]).mean(axis=(0, 2))
     ends = np.arange(1, len(products) + 1) % 5 == 0
     return products[~ends].mean(), products[ends].mean()
 
 
-@pytest.mark.parametrize("n_envs", [1, 2])
-def test_actions_are_correlated_within_an_episode_and_not_across_its_end(n_envs):
-    within, across = lag_one(explored(n_envs))
-    # of the start noise 0.74; the sampler is nearly linear in it before any training
+@pytest.mark.parametrize("shape", [{"n_envs": 20, "n_steps": 400}, {"n_envs": 1, "n_steps": 5_000}])
+def test_actions_are_correlated_within_an_episode_and_not_across_its_end(shape):
+    within, across = lag_one(explored(**shape))
+    # of the start noise 0.74; before any training the action is nearly linear in it. Across: 1600 pairs of two coordinates in
+    # 20 environments, whose standard error is 0.02, and 1000 pairs in one
     assert within == pytest.approx(0.74, abs=0.1)
-    assert across == pytest.approx(0.0, abs=0.1)
+    assert across == pytest.approx(0.0, abs=0.09)
 
 
 def test_white_noise_on_request():
-    assert lag_one(explored(exploration_noise="white")) == pytest.approx((0.0, 0.0), abs=0.1)
+    assert lag_one(explored(exploration_noise="white")) == pytest.approx((0.0, 0.0), abs=0.08)
 
 
-def test_each_action_has_the_law_of_the_policy():
-    actions = explored(n_envs=20, n_steps=1_000).reshape(20_000, 2)
+def test_actions_have_the_law_of_the_policy_where_the_observation_says_nothing_of_the_past():
+    actions = explored(n_steps=1_000).reshape(20_000, 2)
     model = DQS("MlpPolicy", Recorder(), **UNTRAINED)
     with th.no_grad():
         samples = model.actor(th.zeros(20_000, 1)).numpy()
@@ -131,17 +132,44 @@ def test_each_action_has_the_law_of_the_policy():
         assert shares == pytest.approx(quantiles, abs=0.035)
 
 
-def test_action_noise_is_added_and_clipped():
-    noise = NormalActionNoise(np.full(2, 10.0), np.zeros(2))
-    assert explored(n_steps=20, action_noise=noise) == pytest.approx(np.ones((1, 20, 2)))
+def test_first_actions_are_uniform_as_in_sb3():
+    actions = explored(n_steps=1_000, learning_starts=20_000)
+    assert lag_one(actions) == pytest.approx((0.0, 0.0), abs=0.05)
+    assert np.quantile(actions, [0.25, 0.5, 0.75]) == pytest.approx([-0.5, 0.0, 0.5], abs=0.03)
+
+
+class SafePolicy(DiffusionPolicy):
+    """A user's policy that never uses more than a tenth of the second control."""
+
+    def forward(self, obs, deterministic=False):
+        return super().forward(obs, deterministic) * th.tensor([1.0, 0.1])
+
+
+def test_a_policy_of_ones_own_is_asked():
+    actions = explored(policy=SafePolicy)
+    assert np.abs(actions).max(axis=(0, 1)) == pytest.approx([1.0, 0.1], abs=0.05)
+    assert lag_one(actions)[0] == pytest.approx(0.74, abs=0.1)
 
 
 def test_the_published_setting_explores_by_white_noise():
-    model = DQS("MlpPolicy", Recorder(), **SMALL_PAPER).learn(2)
-    assert model.pink_noise is None
+    assert DQS("MlpPolicy", Recorder(), **SMALL_PAPER).learn(2).pink_noise is None
 
 
 def test_prediction_is_not_correlated():
     model = DQS("MlpPolicy", Recorder(), **UNTRAINED).learn(10)
-    predictions = np.stack([model.predict(np.zeros(1, np.float32))[0] for _ in range(2_000)])[None]
-    assert lag_one((predictions - [0.0, 5.0]) / [2.0, 5.0]) == pytest.approx((0.0, 0.0), abs=0.1)
+    predictions = np.stack([model.predict(np.zeros(1, np.float32))[0][:, 0] for _ in range(2_000)])[None]
+    assert lag_one(predictions) == pytest.approx((0.0, 0.0), abs=0.1)
+
+
+def test_noise_goes_on_where_the_episode_goes_on():
+    model = DQS("MlpPolicy", Recorder(), **UNTRAINED).learn(3)
+    noise = model.pink_noise
+    assert model.learn(3, reset_num_timesteps=False).pink_noise is noise
+    assert model.learn(3).pink_noise is not noise
+
+
+def test_a_loaded_model_explores_in_another_number_of_environments(tmp_path):
+    DQS("MlpPolicy", Recorder(), **UNTRAINED).learn(3).save(tmp_path / "model")
+    model = DQS.load(tmp_path / "model", env=DummyVecEnv([Recorder] * 3))
+    assert model.pink_noise is None
+    assert model.learn(6, reset_num_timesteps=False).pink_noise.parts.shape == (4, 3, 2)
