@@ -21,6 +21,9 @@ QFunction = Callable[[th.Tensor], th.Tensor]
 
 BOX_ESTIMATORS = ("stein", "value", "gradient")
 
+# The coefficient of the control variate is fitted on the proposals of the other folds
+N_FOLDS = 4
+
 # Rows of actions that go through the critic at once: bounds the memory of the published 1000 samples per row.
 MAX_CRITIC_ROWS = 32_768
 
@@ -87,11 +90,11 @@ def box_posterior_mean(
     temperature). With a guide, half of the pairs come from a normal law around a guess of the posterior instead, and the
     weights are those of the mixture: the estimate stays consistent for any guide, and where Q is steep in many dimensions
     far more proposals count. ``"value"`` is the weighted mean of the proposals. ``"stein"`` adds the control variate phi of
-    :func:`stein_control_variate`, whose posterior expectation is zero, with the coefficient of least variance per action
+    :func:`stein_control_variate`, whose posterior expectation is zero, with a cross-fitted coefficient per action
     coordinate. ``"gradient"`` adds it with the fixed coefficient sigma^2: away from the walls that is the published form
     x + sigma^2 E[grad Q] / temperature, with the boundary accounted for.
     Source: self-normalised importance sampling with the balance heuristic (Veach and Guibas, 1995); control variate by
-    Stein's identity on the box.
+    Stein's identity on the box; its coefficient by splitting (Avramidis and Wilson, 1993).
 
     :param q_fn: maps actions (n, batch, action_dim) to Q values (n, batch); differentiable unless ``"value"``
     :param noisy_actions: (batch, action_dim), in [-1, 1] units, may lie outside the box
@@ -120,10 +123,11 @@ def box_posterior_mean(
 
     control_variate = stein_control_variate(proposals, noisy_actions, sigma, q_gradients / temperature)
     if estimator == "stein":
-        coefficient = _least_variance_coefficient(weights, proposals - posterior_mean, control_variate)
+        folds = _folds(len(proposals), n_unguided, proposals.device)
+        coefficient = _cross_fitted_coefficient(weights, proposals - posterior_mean, control_variate, folds)
     else:
         coefficient = sigma**2
-    posterior_mean = posterior_mean + coefficient * _weighted_mean(weights, control_variate)
+    posterior_mean = posterior_mean + _weighted_mean(weights, coefficient * control_variate)
     return Estimate(posterior_mean.clamp(-1.0, 1.0), effective_sample_size, squared_error, q_spread)
 
 
@@ -220,10 +224,35 @@ def _effective_sample_size(weights: th.Tensor) -> th.Tensor:
     return 1 / (weights**2).sum(dim=0)
 
 
-def _least_variance_coefficient(weights: th.Tensor, deviations: th.Tensor, control_variate: th.Tensor) -> th.Tensor:
-    """Minus the weighted regression slope of the deviations on the control variate, (batch, action_dim)."""
-    centred = control_variate - _weighted_mean(weights, control_variate)
-    variance = _weighted_mean(weights, centred**2)
-    # a zero variance means that one proposal holds all the weight: no slope, no correction
-    tiny = th.finfo(variance.dtype).tiny
-    return -_weighted_mean(weights, deviations * centred) / variance.clamp(min=tiny)
+def _folds(n_proposals: int, n_unguided: int, device: th.device) -> th.Tensor:
+    """Fold of each proposal, (n_proposals,), for cross-fitting: antithetic pairs stay together."""
+    n_pairs = n_proposals // 2
+    pairs = th.arange(n_pairs, device=device)
+    unguided_pairs, guided_pairs = pairs[: n_unguided // 2], pairs[n_unguided // 2 :]
+    # the order in which antithetic_uniforms() puts both halves of the pairs
+    return th.cat([unguided_pairs, unguided_pairs, guided_pairs, guided_pairs]) % N_FOLDS
+
+
+def _cross_fitted_coefficient(
+    weights: th.Tensor, deviations: th.Tensor, control_variate: th.Tensor, folds: th.Tensor
+) -> th.Tensor:
+    """
+    Coefficient of the control variate for each proposal, fitted on the proposals of the other folds, (n, batch, action_dim).
+
+    It is that of least variance, minus the weighted regression slope of the deviations on the control variate, times their
+    squared correlation, which holds it back where the control variate tells little. A slope that is fitted on the very
+    proposals it is applied to varies with them, and the correction no longer has mean zero: with few proposals that pulls
+    the means between two modes towards each other.
+    """
+    is_other = th.arange(N_FOLDS, device=folds.device)[:, None] != folds
+    others = weights * is_other.unsqueeze(-1)
+    tiny = th.finfo(weights.dtype).tiny
+    others = (others / others.sum(dim=1, keepdim=True).clamp(min=tiny)).unsqueeze(-1)
+
+    deviations = deviations - (others * deviations).sum(dim=1, keepdim=True)
+    control_variate = control_variate - (others * control_variate).sum(dim=1, keepdim=True)
+    covariance = (others * deviations * control_variate).sum(dim=1)
+    variance = (others * control_variate**2).sum(dim=1)
+    squared_correlation = covariance**2 / (variance * (others * deviations**2).sum(dim=1)).clamp(min=tiny)
+    # a variance of zero means that one proposal holds all the weight: no slope, no correction
+    return (-squared_correlation * covariance / variance.clamp(min=tiny))[folds]
