@@ -14,6 +14,7 @@ from sb3_contrib import TQC, CrossQ
 from stable_baselines3 import SAC, TD3
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
+import sb3_dqs.diffusion.estimators
 import sb3_dqs.dqs
 import sb3_dqs.exploration
 import sb3_dqs.temperature
@@ -196,7 +197,15 @@ def default_settings(class_name: str, settings: dict[str, Any]) -> dict[str, Any
         check_choice("diffusion", diffusion, DIFFUSIONS)
         chosen = DIFFUSIONS[diffusion]
         defaults |= _defaults_of(chosen)
-        for holder in (sb3_dqs.dqs, sb3_dqs.temperature, sb3_dqs.exploration, sys.modules[chosen.__module__], chosen):
+        estimators = sb3_dqs.diffusion.estimators
+        for holder in (
+            sb3_dqs.dqs,
+            sb3_dqs.temperature,
+            sb3_dqs.exploration,
+            estimators,
+            sys.modules[chosen.__module__],
+            chosen,
+        ):
             defaults |= {name: value for name, value in vars(holder).items() if name.isupper() and _is_plain(value)}
     return {name: value for name, value in defaults.items() if name not in settings}
 
