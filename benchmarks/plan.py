@@ -29,6 +29,9 @@ ALGORITHMS = tuple(CLASSES)
 # Arguments of a class that its course of training does not depend on
 WITHOUT_EFFECT = ("verbose", "tensorboard_log", "device", "seed", "stats_window_size", "_init_setup_model")
 
+# Modules whose named constants are defaults of DQS, beside those of its diffusion
+HOLDERS_OF_CONSTANTS = (sb3_dqs.dqs, sb3_dqs.temperature, sb3_dqs.exploration, sb3_dqs.diffusion.estimators)
+
 # Raised when the meaning of a setting or of a record changes, so that old results are not taken for new ones
 PROTOCOL = 1
 
@@ -197,15 +200,7 @@ def default_settings(class_name: str, settings: dict[str, Any]) -> dict[str, Any
         check_choice("diffusion", diffusion, DIFFUSIONS)
         chosen = DIFFUSIONS[diffusion]
         defaults |= _defaults_of(chosen)
-        estimators = sb3_dqs.diffusion.estimators
-        for holder in (
-            sb3_dqs.dqs,
-            sb3_dqs.temperature,
-            sb3_dqs.exploration,
-            estimators,
-            sys.modules[chosen.__module__],
-            chosen,
-        ):
+        for holder in (*HOLDERS_OF_CONSTANTS, sys.modules[chosen.__module__], chosen):
             defaults |= {name: value for name, value in vars(holder).items() if name.isupper() and _is_plain(value)}
     return {name: value for name, value in defaults.items() if name not in settings}
 

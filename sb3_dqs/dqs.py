@@ -259,6 +259,7 @@ class DQS(OffPolicyAlgorithm):
                     "the regression points are rows of the critic's batch, so raise batch_size as well"
                 )
         self._check_diffusion_settings()
+        self._check_exploration_noise()
         self._check_temperature_settings()
 
     def _check_diffusion_settings(self) -> None:
@@ -268,13 +269,6 @@ class DQS(OffPolicyAlgorithm):
         for name in self.diffusion_kwargs or {}:
             if hasattr(self, name):
                 raise InputError(f"diffusion_kwargs must not hold {name!r}; pass {name}=... to DQS itself")
-        if self.exploration_noise is not None:
-            check_choice("exploration_noise", self.exploration_noise, EXPLORATION_NOISES)
-            if self.diffusion == "paper" and self.exploration_noise != "white":
-                raise InputError(
-                    f"exploration_noise={self.exploration_noise!r} needs a sampler without noise of its own; leave it out, or "
-                    "choose diffusion='box'"
-                )
         known = {name: list(inspect.signature(diffusion).parameters)[4:] for name, diffusion in DIFFUSIONS.items()}
         for name in self._diffusion_policy_kwargs()["diffusion_kwargs"]:
             others = [other for other, settings in known.items() if name in settings and name not in known[self.diffusion]]
@@ -284,6 +278,16 @@ class DQS(OffPolicyAlgorithm):
                     f"leave it out, or choose diffusion={others[0]!r}"
                 )
             check_choice(f"each setting of diffusion={self.diffusion!r}", name, known[self.diffusion])
+
+    def _check_exploration_noise(self) -> None:
+        if self.exploration_noise is None:
+            return
+        check_choice("exploration_noise", self.exploration_noise, EXPLORATION_NOISES)
+        if self.diffusion == "paper" and self.exploration_noise != "white":
+            raise InputError(
+                f"exploration_noise={self.exploration_noise!r} needs a sampler without noise of its own; leave it out, or "
+                "choose diffusion='box'"
+            )
 
     def _check_temperature_settings(self) -> None:
         greedy = "for near-greedy actions use a small value such as 0.01"
@@ -385,7 +389,7 @@ class DQS(OffPolicyAlgorithm):
         infos: list[dict[str, Any]],
     ) -> None:
         super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
-        if self.pink_noise is not None:
+        if self.pink_noise is not None and dones.any():
             self.pink_noise.restart(th.as_tensor(dones, dtype=th.bool, device=self.device))
 
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:

@@ -78,6 +78,7 @@ class DiffusionActor(BasePolicy):
     action_space: spaces.Box
     features_extractor: BaseFeaturesExtractor
     start_noise: th.Tensor
+    # Set within starting_from(); else each sample draws its own
     given_start_noise: th.Tensor | None = None
 
     def __init__(
