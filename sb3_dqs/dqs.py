@@ -30,10 +30,10 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from sb3_dqs.buffers import DeviceReplayBuffer
 from sb3_dqs.checks import InputError, check_choice, check_integer, check_positive, is_finite_number
-from sb3_dqs.exploration import EXPLORATION_NOISES, PinkNoise
+from sb3_dqs.exploration import EXPLORATION_NOISES, CorrelatedNoise
 from sb3_dqs.graphed import CudaRecorder, GraphedUpdate, let_wait
 from sb3_dqs.policies import DIFFUSIONS, CnnPolicy, DiffusionActor, DiffusionPolicy, MlpPolicy, MultiInputPolicy, min_q_fn
-from sb3_dqs.temperature import Thermostat, cooling_entropy_target
+from sb3_dqs.temperature import Thermostat, cooled_share, cooling_entropy_target
 
 SelfDQS = TypeVar("SelfDQS", bound="DQS")
 
@@ -92,7 +92,7 @@ class DQS(OffPolicyAlgorithm):
         the scale of the rewards
     :param cooling_updates: with ``temperature="auto"``, the entropy target falls linearly from that of a nearly uniform
         policy to ``target_entropy`` over this many updates of the critic, so that no good action is given up before it was
-        tried (5000 by default; 0 to start with the final target)
+        tried (5000 by default; 0 to start with the final target). Correlated exploration fades over the same time.
     :param score_estimator: what the denoiser regresses on: ``"stein"`` (default), posterior mean with Stein's control
         variate; ``"value"``, without it, no gradients of Q; ``"gradient"``, gradients of Q alone. Box only.
     :param n_score_samples: actions per regression point at which the critic is asked (box 8, even; paper 1000)
@@ -104,9 +104,10 @@ class DQS(OffPolicyAlgorithm):
     :param diffusion_kwargs: rarely changed settings of :class:`~sb3_dqs.diffusion.box.BoxDiffusion` (``sigma_min``,
         ``sigma_max``, ``sigma_data``) or :class:`~sb3_dqs.diffusion.paper.PaperDiffusion` (``sigma_min``, ``sigma_max``,
         ``squash``, ``loss_weight_offset``)
-    :param exploration_noise: start noise of the actions that ``learn()`` takes: ``"pink"`` (default of box, and only there)
-        is correlated over the steps of an episode, see :class:`~sb3_dqs.exploration.PinkNoise`; ``"white"`` (default of paper)
-        is drawn anew at every step, as ``predict()`` always does
+    :param exploration_noise: start noise of the actions that ``learn()`` takes: ``"correlated"`` (default of box, and only
+        there) is correlated over the steps of an episode at first, see :class:`~sb3_dqs.exploration.CorrelatedNoise`, and
+        fades into white noise over ``cooling_updates`` (5000 where the temperature is not automatic); ``"white"`` (default of
+        paper) is drawn anew at every step, as ``predict()`` always does
     :param use_cuda_graph: on a GPU, record the update once as a CUDA graph and replay it, which spares the host most of its
         work; goes well with :class:`~sb3_dqs.buffers.DeviceReplayBuffer`. Elsewhere, or where the update cannot be
         recorded, a warning says so and updates run as ever. Learning rate and temperature follow their schedules; another
@@ -237,7 +238,7 @@ class DQS(OffPolicyAlgorithm):
         self.batch_norm_stats = get_parameters_by_name(self.critic, ["running_"])
         self.batch_norm_stats_target = get_parameters_by_name(self.critic_target, ["running_"])
         self._setup_temperature()
-        self.pink_noise: PinkNoise | None = None
+        self.correlated_noise: CorrelatedNoise | None = None
         self.graphed_update: GraphedUpdate[ReplayBufferSamples | DictReplayBufferSamples] | None = None
         if self.use_cuda_graph and self.device.type == "cuda":
             self.graphed_update = GraphedUpdate(self._update, CudaRecorder(self.device))
@@ -366,17 +367,17 @@ class DQS(OffPolicyAlgorithm):
         noise = self.exploration_noise or self.actor.diffusion.DEFAULT_EXPLORATION_NOISE
         environments_restart = reset_num_timesteps or self._last_obs is None
         if noise == "white":
-            self.pink_noise = None
-        elif environments_restart or self.pink_noise is None:
-            self.pink_noise = PinkNoise(self.n_envs, self.action_dim, self.device)
+            self.correlated_noise = None
+        elif environments_restart or self.correlated_noise is None:
+            self.correlated_noise = CorrelatedNoise(self.n_envs, self.action_dim, self.device)
         return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
 
     def _sample_action(
         self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
-        if self.pink_noise is None:
+        if self.correlated_noise is None:
             return super()._sample_action(learning_starts, action_noise, n_envs)
-        with self.actor.starting_from(self.pink_noise.step()):
+        with self.actor.starting_from(self.correlated_noise.step(persistent_share=1 - self._cooled_share())):
             return super()._sample_action(learning_starts, action_noise, n_envs)
 
     def _store_transition(
@@ -389,8 +390,8 @@ class DQS(OffPolicyAlgorithm):
         infos: list[dict[str, Any]],
     ) -> None:
         super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
-        if self.pink_noise is not None and dones.any():
-            self.pink_noise.restart(th.as_tensor(dones, dtype=th.bool, device=self.device))
+        if self.correlated_noise is not None and dones.any():
+            self.correlated_noise.restart(th.as_tensor(dones, dtype=th.bool, device=self.device))
 
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:
         # Switch to train mode (this affects batch norm / dropout)
@@ -480,8 +481,11 @@ class DQS(OffPolicyAlgorithm):
         return batch_size if wanted is None else min(wanted, batch_size)
 
     def _current_target_entropy(self) -> float:
+        return cooling_entropy_target(self._cooled_share(), self.entropy_goal, self.action_dim)
+
+    def _cooled_share(self) -> float:
         cooling_updates = DEFAULT_COOLING_UPDATES if self.cooling_updates is None else self.cooling_updates
-        return cooling_entropy_target(self._n_updates, self.entropy_goal, self.action_dim, cooling_updates)
+        return cooled_share(self._n_updates, cooling_updates)
 
     def _update_learning_rate(self, optimizers: list[th.optim.Optimizer] | th.optim.Optimizer) -> None:
         optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
@@ -572,7 +576,7 @@ class DQS(OffPolicyAlgorithm):
         return [
             *super()._excluded_save_params(),
             "graphed_update",
-            "pink_noise",
+            "correlated_noise",
             "actor",
             "critic",
             "critic_target",

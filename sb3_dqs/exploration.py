@@ -1,26 +1,24 @@
-"""How does the policy explore? By start noise that is correlated over the steps of an episode."""
+"""How does the policy explore? By start noise that is correlated over the steps of an episode, as long as it is hot."""
+
+import math
 
 import torch as th
 
-EXPLORATION_NOISES = ("pink", "white")
+EXPLORATION_NOISES = ("correlated", "white")
 
-# Correlation times of the parts of pink noise, steps: 1, 4, 16, 64. Equal power in each makes the spectrum 1 / f, within 20 %,
-# for periods of about 6 to 300 steps.
-SHORTEST_CORRELATION_TIME = 1.0
-CORRELATION_TIME_RATIO = 4.0
-N_CORRELATION_TIMES = 4
+# Steps after which the correlation of the persistent part has fallen to 1 / e. Mountain cars find their goal about as often
+# with 12 or 24; longer and shorter ones are worse (docs/benchmarks.md).
+CORRELATION_TIME = 16.0
 
 
-class PinkNoise:
+class CorrelatedNoise:
     """
-    Standard normal noise whose power falls as 1 / frequency, over the steps of an episode.
+    Standard normal noise with a persistent part, an Ornstein-Uhlenbeck process over the steps of an episode, and a white one.
 
-    As the start noise of the sampler it lets actions persist for a few and for many steps, so that the policy gets to states
+    As the start noise of the sampler it lets actions persist, so that a policy that is still nearly uniform gets to states
     that independent draws average out. Over many episodes, the noise of a given step is standard normal as ever, and so the
     actions at a given first state have the law of the policy. At a later state they need not: how the episode came there
-    tells something about the noise. TD targets and ``predict()`` draw their own, independent noise. A sum of
-    Ornstein-Uhlenbeck processes of geometric correlation times.
-    Source of pink noise as a default: Eberhard et al., ICLR 2023, https://openreview.net/forum?id=hQ9V5QN27eS
+    tells something about the persistent part. TD targets and ``predict()`` draw their own, independent noise.
 
     :param n_envs: number of environments; their noises are independent
     :param action_dim: size of the action; its coordinates are independent
@@ -28,19 +26,19 @@ class PinkNoise:
     """
 
     def __init__(self, n_envs: int, action_dim: int, device: th.device | str = "cpu"):
-        exponents = th.arange(N_CORRELATION_TIMES, device=device)[:, None, None]
-        self.decay = th.exp(-1 / (SHORTEST_CORRELATION_TIME * CORRELATION_TIME_RATIO**exponents))
-        self.innovation = (1 - self.decay**2).sqrt()
-        self.parts = th.randn((N_CORRELATION_TIMES, n_envs, action_dim), device=device)
+        self.decay = math.exp(-1 / CORRELATION_TIME)
+        self.persistent = th.randn((n_envs, action_dim), device=device)
 
-    def step(self) -> th.Tensor:
+    def step(self, persistent_share: float) -> th.Tensor:
         """
         Go on by one step of the environments.
 
+        :param persistent_share: share of the persistent part in the variance, in [0, 1]; 0 is white noise
         :return: (n_envs, action_dim), each standard normal
         """
-        self.parts = self.decay * self.parts + self.innovation * th.randn_like(self.parts)
-        return self.parts.sum(dim=0) / N_CORRELATION_TIMES**0.5
+        self.persistent = self.decay * self.persistent + (1 - self.decay**2) ** 0.5 * th.randn_like(self.persistent)
+        white = th.randn_like(self.persistent)
+        return persistent_share**0.5 * self.persistent + (1 - persistent_share) ** 0.5 * white
 
     def restart(self, has_ended: th.Tensor) -> None:
         """
@@ -48,4 +46,4 @@ class PinkNoise:
 
         :param has_ended: (n_envs,), bool
         """
-        self.parts = th.where(has_ended[:, None], th.randn_like(self.parts), self.parts)
+        self.persistent = th.where(has_ended[:, None], th.randn_like(self.persistent), self.persistent)

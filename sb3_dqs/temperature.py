@@ -137,19 +137,28 @@ class Thermostat(nn.Module):
         self.log_temperature.clamp_(-MAX_ABS_LOG_TEMPERATURE, MAX_ABS_LOG_TEMPERATURE)
 
 
-def cooling_entropy_target(n_updates: int, final_target: float, action_dim: int, cooling_updates: int) -> float:
+def cooled_share(n_updates: int, cooling_updates: int) -> float:
+    """
+    How far the cooling has come.
+
+    :param n_updates: updates done so far
+    :param cooling_updates: number of updates that the cooling takes; 0 for none
+    :return: in [0, 1]
+    """
+    return min(n_updates / cooling_updates, 1.0) if cooling_updates > 0 else 1.0
+
+
+def cooling_entropy_target(cooled: float, final_target: float, action_dim: int) -> float:
     """
     Entropy target that starts near the uniform law and falls linearly to its final value.
 
     A policy that cools faster than it explores gives up goals that early noise left out, and never visits them again at
     any later temperature.
 
-    :param n_updates: updates done so far
+    :param cooled: share of the cooling that is done, in [0, 1]
     :param final_target: entropy target after cooling, nats, for the whole action vector
     :param action_dim: size of the action
-    :param cooling_updates: number of updates until the final target is reached; 0 to start with it
     :return: entropy target, nats, for the whole action vector
     """
     hot_target = max(HOT_ENTROPY_PER_DIMENSION * action_dim, final_target)
-    cooled = min(n_updates / cooling_updates, 1.0) if cooling_updates > 0 else 1.0
     return hot_target + cooled * (final_target - hot_target)

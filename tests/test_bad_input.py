@@ -50,8 +50,11 @@ from tests.conftest import SMALL, RandomEnv
         ({"diffusion": "paper", "diffusion_kwargs": {"squash": "relu"}}, "squash must be one of"),
         ({"diffusion": "paper", "diffusion_kwargs": {"loss_weight_offset": -1.0}}, "loss_weight_offset must be"),
         ({"diffusion": "paper", "n_score_samples": 1}, "n_score_samples must be an integer >= 2"),
-        ({"exploration_noise": "pnik"}, r"exploration_noise must be one of .*did you mean 'pink'\?"),
-        ({"diffusion": "paper", "exploration_noise": "pink"}, "exploration_noise='pink' needs a sampler without noise"),
+        ({"exploration_noise": "corelated"}, r"exploration_noise must be one of .*did you mean 'correlated'\?"),
+        (
+            {"diffusion": "paper", "exploration_noise": "correlated"},
+            "exploration_noise='correlated' needs a sampler without noise",
+        ),
         ({"policy_kwargs": {"diffusion": "box"}}, "policy_kwargs must not hold .*'diffusion'"),
     ],
 )

@@ -7,7 +7,7 @@ import torch as th
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_dqs import DQS
-from sb3_dqs.exploration import PinkNoise
+from sb3_dqs.exploration import CorrelatedNoise
 from sb3_dqs.policies import DiffusionPolicy
 from tests.conftest import SMALL, SMALL_PAPER
 
@@ -15,56 +15,50 @@ from tests.conftest import SMALL, SMALL_PAPER
 UNTRAINED = {**SMALL, "learning_starts": 0, "gradient_steps": 0, "buffer_size": 50_000, "seed": 0}
 
 
-def course(noise, n_steps):
-    return th.stack([noise.step() for _ in range(n_steps)])
+# correlation of the persistent part after one step: its correlation time is 16 steps
+LAG_ONE = np.exp(-1 / 16)
 
 
-def test_each_noise_is_standard_normal_at_once_and_later():
+def course(noise, n_steps, persistent_share=1.0):
+    return th.stack([noise.step(persistent_share) for _ in range(n_steps)])
+
+
+@pytest.mark.parametrize("persistent_share", [0.0, 0.3, 1.0])
+def test_each_noise_is_standard_normal_at_once_and_later(persistent_share):
     th.manual_seed(0)
-    for draws in (PinkNoise(50_000, 1).step(), course(PinkNoise(50_000, 1), 30)[-1]):
+    for draws in course(CorrelatedNoise(50_000, 1), 30, persistent_share)[[0, -1]]:
         # standard errors of mean, variance and fourth moment of 50,000 normal draws: 0.0045, 0.0063, 0.044
         assert draws.mean().item() == pytest.approx(0.0, abs=0.018)
         assert draws.var().item() == pytest.approx(1.0, abs=0.025)
         assert (draws**4).mean().item() == pytest.approx(3.0, abs=0.18)
 
 
-def test_autocorrelation_is_the_mean_of_four_exponentials():
+@pytest.mark.parametrize("persistent_share", [0.0, 0.3, 1.0])
+def test_autocorrelation_is_the_persistent_share_of_an_exponential(persistent_share):
     th.manual_seed(0)
-    noise = course(PinkNoise(20_000, 1), 65).squeeze(2)
+    noise = course(CorrelatedNoise(20_000, 1), 65, persistent_share).squeeze(2)
     for lag in (1, 4, 16, 64):
-        expected = np.mean([np.exp(-lag / time) for time in (1, 4, 16, 64)])
         # standard error of the mean product of 20,000 pairs: at most 0.01
+        expected = persistent_share * np.exp(-lag / 16)
         assert (noise[0] * noise[lag]).mean().item() == pytest.approx(expected, abs=0.035)
-
-
-def test_power_falls_as_one_over_the_frequency():
-    th.manual_seed(0)
-    n_steps = 1024
-    power = th.fft.rfft(course(PinkNoise(2_000, 1), n_steps).squeeze(2), dim=0).abs().square().mean(dim=1)
-    frequencies = th.arange(len(power)) / n_steps
-    # slopes of the logarithms are 0 for white noise, -1 for pink, -2 for a random walk; 1/256 to 1/8 is what the parts cover
-    covered = (frequencies >= 1 / 256) & (frequencies <= 1 / 8)
-    slope = np.polyfit(frequencies[covered].log().numpy(), power[covered].log().numpy(), 1)[0]
-    assert slope == pytest.approx(-1.0, abs=0.1)
 
 
 def test_coordinates_and_environments_are_independent():
     th.manual_seed(0)
-    noise = course(PinkNoise(2, 2), 60_000).reshape(-1, 4)
+    noise = course(CorrelatedNoise(2, 2), 60_000).reshape(-1, 4)
     correlations = th.corrcoef(noise.T) - th.eye(4)
-    # correlated steps: about 60,000 / (2 * 64) independent ones
-    assert correlations.abs().max().item() < 0.15
+    # correlated steps: about 60,000 / (2 * 16) independent ones, a standard error of 0.023
+    assert correlations.abs().max().item() < 0.09
 
 
 def test_restart_forgets_the_past_of_ended_episodes_alone():
     th.manual_seed(0)
-    noise = PinkNoise(3, 4_000)
-    before = noise.step()
+    noise = CorrelatedNoise(3, 4_000)
+    before = noise.step(1.0)
     noise.restart(th.tensor([False, True, False]))
-    after = noise.step()
-    lag_one = np.mean([np.exp(-1 / time) for time in (1, 4, 16, 64)])
+    after = noise.step(1.0)
     # standard error of a correlation of 4000 pairs: 0.016
-    assert (before * after).mean(dim=1).tolist() == pytest.approx([lag_one, 0.0, lag_one], abs=0.06)
+    assert (before * after).mean(dim=1).tolist() == pytest.approx([LAG_ONE, 0.0, LAG_ONE], abs=0.06)
 
 
 class Recorder(gym.Env):
@@ -110,10 +104,24 @@ def lag_one(actions):
 @pytest.mark.parametrize("shape", [{"n_envs": 20, "n_steps": 400}, {"n_envs": 1, "n_steps": 5_000}])
 def test_actions_are_correlated_within_an_episode_and_not_across_its_end(shape):
     within, across = lag_one(explored(**shape))
-    # of the start noise 0.74; before any training the action is nearly linear in it. Across: 1600 pairs of two coordinates in
+    # before any training the action is nearly linear in the start noise. Across: 1600 pairs of two coordinates in
     # 20 environments, whose standard error is 0.02, and 1000 pairs in one
-    assert within == pytest.approx(0.74, abs=0.1)
+    assert within == pytest.approx(LAG_ONE, abs=0.1)
     assert across == pytest.approx(0.0, abs=0.09)
+
+
+def test_correlation_fades_while_the_temperature_cools():
+    def after(n_updates, **settings):
+        model = DQS("MlpPolicy", DummyVecEnv([Recorder] * 20), **{**UNTRAINED, **settings})
+        model._n_updates = n_updates
+        model.learn(20 * 400)
+        return lag_one(model.replay_buffer.actions[:400].swapaxes(0, 1))[0]
+
+    assert after(50, cooling_updates=100) == pytest.approx(LAG_ONE / 2, abs=0.07)
+    assert after(100, cooling_updates=100) == pytest.approx(0.0, abs=0.05)
+    assert after(0, cooling_updates=0) == pytest.approx(0.0, abs=0.05)
+    # without an automatic temperature: over 5000 updates
+    assert after(2_500, temperature=1.0) == pytest.approx(LAG_ONE / 2, abs=0.07)
 
 
 def test_white_noise_on_request():
@@ -148,11 +156,11 @@ class SafePolicy(DiffusionPolicy):
 def test_a_policy_of_ones_own_is_asked():
     actions = explored(policy=SafePolicy)
     assert np.abs(actions).max(axis=(0, 1)) == pytest.approx([1.0, 0.1], abs=0.05)
-    assert lag_one(actions)[0] == pytest.approx(0.74, abs=0.1)
+    assert lag_one(actions)[0] == pytest.approx(LAG_ONE, abs=0.1)
 
 
 def test_the_published_setting_explores_by_white_noise():
-    assert DQS("MlpPolicy", Recorder(), **SMALL_PAPER).learn(2).pink_noise is None
+    assert DQS("MlpPolicy", Recorder(), **SMALL_PAPER).learn(2).correlated_noise is None
 
 
 def test_prediction_is_not_correlated():
@@ -163,13 +171,13 @@ def test_prediction_is_not_correlated():
 
 def test_noise_goes_on_where_the_episode_goes_on():
     model = DQS("MlpPolicy", Recorder(), **UNTRAINED).learn(3)
-    noise = model.pink_noise
-    assert model.learn(3, reset_num_timesteps=False).pink_noise is noise
-    assert model.learn(3).pink_noise is not noise
+    noise = model.correlated_noise
+    assert model.learn(3, reset_num_timesteps=False).correlated_noise is noise
+    assert model.learn(3).correlated_noise is not noise
 
 
 def test_a_loaded_model_explores_in_another_number_of_environments(tmp_path):
     DQS("MlpPolicy", Recorder(), **UNTRAINED).learn(3).save(tmp_path / "model")
     model = DQS.load(tmp_path / "model", env=DummyVecEnv([Recorder] * 3))
-    assert model.pink_noise is None
-    assert model.learn(6, reset_num_timesteps=False).pink_noise.parts.shape == (4, 3, 2)
+    assert model.correlated_noise is None
+    assert model.learn(6, reset_num_timesteps=False).correlated_noise.persistent.shape == (3, 2)

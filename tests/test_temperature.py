@@ -8,7 +8,7 @@ import torch as th
 from stable_baselines3.common.env_util import make_vec_env
 
 from sb3_dqs import DQS, LogLinearSchedule
-from sb3_dqs.temperature import Thermostat, cooling_entropy_target
+from sb3_dqs.temperature import Thermostat, cooled_share, cooling_entropy_target
 from tests.conftest import SMALL, SMALL_PAPER
 
 
@@ -58,11 +58,11 @@ def test_the_mean_of_both_entropies_steers(entropies):
 
 
 def test_entropy_target_falls_linearly_from_nearly_uniform():
-    targets = [cooling_entropy_target(n_updates, -1.0, 2, 1_000) for n_updates in (0, 500, 1_000, 5_000)]
+    targets = [cooling_entropy_target(cooled_share(n_updates, 1_000), -1.0, 2) for n_updates in (0, 500, 1_000, 5_000)]
     # 0.65 nats for each of 2 dimensions, then half way to -1, then -1
     assert targets == pytest.approx([1.3, 0.15, -1.0, -1.0])
-    assert cooling_entropy_target(0, -1.0, 2, 0) == pytest.approx(-1.0)
-    assert cooling_entropy_target(0, 1.35, 2, 1_000) == 1.35, "a target hotter than the hot start is held from the start"
+    assert cooling_entropy_target(cooled_share(0, 0), -1.0, 2) == pytest.approx(-1.0)
+    assert cooling_entropy_target(0.0, 1.35, 2) == 1.35, "a target hotter than the hot start is held from the start"
 
 
 def test_running_means_are_plain_at_first_and_forget_later():

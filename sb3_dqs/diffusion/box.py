@@ -42,7 +42,7 @@ class BoxDiffusion(nn.Module):
     ON_POLICY_SHARE = 0.5
     DEFAULT_LEARNING_RATE_FACTOR = 3.0
     # All randomness is in the start noise, so that it can be correlated over the steps of an episode
-    DEFAULT_EXPLORATION_NOISE = "pink"
+    DEFAULT_EXPLORATION_NOISE = "correlated"
 
     def __init__(
         self,

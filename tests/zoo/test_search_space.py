@@ -63,7 +63,7 @@ def test_settings_of_a_file_that_the_trial_does_not_sample_cannot_break_it():
 def test_all_kinds_and_all_numbers_are_tried():
     found = [settings for _, _, settings in sampled_trials()]
     assert {settings["score_estimator"] for settings in found} == {"stein", "value", "gradient"}
-    assert {settings["exploration_noise"] for settings in found} == {"pink", "white"}
+    assert {settings["exploration_noise"] for settings in found} == {"correlated", "white"}
     assert {settings["temperature"] == "auto" for settings in found} == {True, False}
     for name, values in {
         "n_score_samples": {4, 8, 16, 32},
