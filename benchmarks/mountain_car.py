@@ -1,0 +1,88 @@
+"""
+How long should the start noise stay correlated? The share of simulated mountain cars that meet the goal before they cool down.
+
+    python -m benchmarks.mountain_car
+
+Nothing is learned here: until the goal is met, MountainCarContinuous-v0 rewards nothing but small actions, -0.1 a^2, so the
+policy is a normal law truncated to [-1, 1], whose entropy follows the target of the automatic temperature.
+"""
+
+import functools
+import math
+
+import torch as th
+
+from sb3_dqs.diffusion.proposals import TruncatedNormal
+from sb3_dqs.dqs import AUTO_ENTROPY_PER_DIMENSION, DEFAULT_COOLING_UPDATES
+from sb3_dqs.exploration import CorrelatedNoise
+from sb3_dqs.temperature import cooled_share, cooling_entropy_target
+
+N_CARS = 2_000
+EPISODE_STEPS = 999
+N_EPISODES = 6
+CORRELATION_TIMES = (2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
+ACTIONS = th.linspace(-1, 1, 1_001, dtype=th.float64)
+
+
+def entropy(sigma: float) -> float:
+    """Nats, of N(0, sigma^2) truncated to [-1, 1], by quadrature."""
+    log_weights = -ACTIONS.square() / (2 * sigma**2)
+    density = th.exp(log_weights) / th.trapezoid(th.exp(log_weights), ACTIONS)
+    return -float(th.trapezoid(th.xlogy(density, density), ACTIONS))
+
+
+@functools.cache
+def sigma_of_entropy(nats: float) -> float:
+    low, high = math.log(0.01), math.log(100.0)
+    for _ in range(30):
+        middle = (low + high) / 2
+        low, high = (middle, high) if entropy(math.exp(middle)) < nats else (low, middle)
+    return math.exp(low)
+
+
+class MountainCars:
+    """The dynamics of MountainCarContinuous-v0, many at once."""
+
+    def __init__(self, n_cars: int):
+        self.position = th.empty(n_cars).uniform_(-0.6, -0.4)
+        self.velocity = th.zeros(n_cars)
+
+    def step(self, force: th.Tensor) -> None:
+        self.velocity = (self.velocity + 0.0015 * force - 0.0025 * th.cos(3 * self.position)).clamp(-0.07, 0.07)
+        self.position = (self.position + self.velocity).clamp(-1.2, 0.6)
+        self.velocity[(self.position == -1.2) & (self.velocity < 0)] = 0.0
+
+    @property
+    def at_goal(self) -> th.Tensor:
+        return (self.position >= 0.45) & (self.velocity >= 0)
+
+
+def share_at_goal(correlation_time: float, fades: bool) -> list[float]:
+    """After each episode, the share of cars that met the goal in it or in one before. White noise: nothing to fade."""
+    has_met = th.zeros(N_CARS, dtype=th.bool)
+    shares = []
+    for episode in range(N_EPISODES):
+        cars, noise = MountainCars(N_CARS), CorrelatedNoise(N_CARS, 1, correlation_time=correlation_time)
+        for step in range(episode * EPISODE_STEPS, (episode + 1) * EPISODE_STEPS):
+            cooled = cooled_share(step, DEFAULT_COOLING_UPDATES)
+            target = cooling_entropy_target(cooled, AUTO_ENTROPY_PER_DIMENSION, action_dim=1)
+            sigma = th.full((N_CARS, 1), sigma_of_entropy(round(target, 3)))
+            uniforms = th.special.ndtr(noise.step(1 - cooled if fades else 1.0))
+            cars.step(TruncatedNormal(th.zeros(N_CARS, 1), sigma).sample(uniforms[None])[0, :, 0])
+            has_met |= cars.at_goal
+        shares.append(float(has_met.float().mean()))
+    return shares
+
+
+def main() -> None:
+    print("| correlation time | fades |" + "".join(f" episode {n} |" for n in range(1, N_EPISODES + 1)))
+    print("|---|---|" + "---|" * N_EPISODES)
+    for fades in (True, False):
+        for time in CORRELATION_TIMES:
+            th.manual_seed(0)
+            shares = share_at_goal(time, fades)
+            print(f"| {time:g} | {'yes' if fades else 'no'} |" + "".join(f" {s:.2f} |" for s in shares), flush=True)
+
+
+if __name__ == "__main__":
+    main()
