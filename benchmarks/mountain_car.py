@@ -1,14 +1,16 @@
 """
-How long should the start noise stay correlated? The share of simulated mountain cars that meet the goal before they cool down.
+How long should the start noise stay correlated? The share of simulated mountain cars that meet the goal while it fades.
 
     python -m benchmarks.mountain_car
 
 Nothing is learned here: until the goal is met, MountainCarContinuous-v0 rewards nothing but small actions, -0.1 a^2, so the
-policy is a normal law truncated to [-1, 1], whose entropy follows the target of the automatic temperature.
+policy is a normal law truncated to [-1, 1]. Its entropy is the target of the automatic temperature; one update per step from
+the first step on.
 """
 
 import functools
 import math
+from collections.abc import Callable
 
 import torch as th
 
@@ -57,17 +59,22 @@ class MountainCars:
         return (self.position >= 0.45) & (self.velocity >= 0)
 
 
-def share_at_goal(correlation_time: float, fades: bool) -> list[float]:
-    """After each episode, the share of cars that met the goal in it or in one before. White noise: nothing to fade."""
+def shares_at_goal(noise_for: Callable[[], CorrelatedNoise], persistent_share: Callable[[float], float]) -> list[float]:
+    """
+    After each episode, the share of cars that met the goal in it or in one before.
+
+    :param noise_for: an episode of all cars
+    :param persistent_share: of the noise, given the share of the cooling that is done
+    """
     has_met = th.zeros(N_CARS, dtype=th.bool)
     shares = []
     for episode in range(N_EPISODES):
-        cars, noise = MountainCars(N_CARS), CorrelatedNoise(N_CARS, 1, correlation_time=correlation_time)
+        cars, noise = MountainCars(N_CARS), noise_for()
         for step in range(episode * EPISODE_STEPS, (episode + 1) * EPISODE_STEPS):
             cooled = cooled_share(step, DEFAULT_COOLING_UPDATES)
             target = cooling_entropy_target(cooled, AUTO_ENTROPY_PER_DIMENSION, action_dim=1)
             sigma = th.full((N_CARS, 1), sigma_of_entropy(round(target, 3)))
-            uniforms = th.special.ndtr(noise.step(1 - cooled if fades else 1.0))
+            uniforms = th.special.ndtr(noise.step(persistent_share(cooled)))
             cars.step(TruncatedNormal(th.zeros(N_CARS, 1), sigma).sample(uniforms[None])[0, :, 0])
             has_met |= cars.at_goal
         shares.append(float(has_met.float().mean()))
@@ -75,13 +82,19 @@ def share_at_goal(correlation_time: float, fades: bool) -> list[float]:
 
 
 def main() -> None:
-    print("| correlation time | fades |" + "".join(f" episode {n} |" for n in range(1, N_EPISODES + 1)))
+    print("| noise | correlation time |" + "".join(f" episode {n} |" for n in range(1, N_EPISODES + 1)))
     print("|---|---|" + "---|" * N_EPISODES)
-    for fades in (True, False):
-        for time in CORRELATION_TIMES:
+    persistent_shares: dict[str, Callable[[float], float]] = {
+        "white": lambda cooled: 0.0,
+        "fading": lambda cooled: 1.0 - cooled,
+        "not fading": lambda cooled: 1.0,
+    }
+    for name, persistent_share in persistent_shares.items():
+        for time in CORRELATION_TIMES if name != "white" else CORRELATION_TIMES[:1]:
             th.manual_seed(0)
-            shares = share_at_goal(time, fades)
-            print(f"| {time:g} | {'yes' if fades else 'no'} |" + "".join(f" {s:.2f} |" for s in shares), flush=True)
+            shares = shares_at_goal(functools.partial(CorrelatedNoise, N_CARS, 1, correlation_time=time), persistent_share)
+            shown_time = f"{time:g}" if name != "white" else ""
+            print(f"| {name} | {shown_time} |" + "".join(f" {share:.2f} |" for share in shares), flush=True)
 
 
 if __name__ == "__main__":

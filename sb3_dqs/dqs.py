@@ -92,7 +92,8 @@ class DQS(OffPolicyAlgorithm):
         the scale of the rewards
     :param cooling_updates: with ``temperature="auto"``, the entropy target falls linearly from that of a nearly uniform
         policy to ``target_entropy`` over this many updates of the critic, so that no good action is given up before it was
-        tried (5000 by default; 0 to start with the final target). Correlated exploration fades over the same time.
+        tried (5000 by default; 0 to start with the final target). Correlated exploration fades over the same updates, also
+        where the temperature is not automatic.
     :param score_estimator: what the denoiser regresses on: ``"stein"`` (default), posterior mean with Stein's control
         variate; ``"value"``, without it, no gradients of Q; ``"gradient"``, gradients of Q alone. Box only.
     :param n_score_samples: actions per regression point at which the critic is asked (box 8, even; paper 1000)
@@ -105,9 +106,9 @@ class DQS(OffPolicyAlgorithm):
         ``sigma_max``, ``sigma_data``) or :class:`~sb3_dqs.diffusion.paper.PaperDiffusion` (``sigma_min``, ``sigma_max``,
         ``squash``, ``loss_weight_offset``)
     :param exploration_noise: start noise of the actions that ``learn()`` takes: ``"correlated"`` (default of box, and only
-        there) is correlated over the steps of an episode at first, see :class:`~sb3_dqs.exploration.CorrelatedNoise`, and
-        fades into white noise over ``cooling_updates`` (5000 where the temperature is not automatic); ``"white"`` (default of
-        paper) is drawn anew at every step, as ``predict()`` always does
+        there) is correlated over the steps of an episode, see :class:`~sb3_dqs.exploration.CorrelatedNoise`, and fades into
+        white noise over the first ``cooling_updates``; ``"white"`` (default of paper) is drawn anew at every step, as
+        ``predict()`` always does
     :param use_cuda_graph: on a GPU, record the update once as a CUDA graph and replay it, which spares the host most of its
         work; goes well with :class:`~sb3_dqs.buffers.DeviceReplayBuffer`. Elsewhere, or where the update cannot be
         recorded, a warning says so and updates run as ever. Learning rate and temperature follow their schedules; another
@@ -290,6 +291,9 @@ class DQS(OffPolicyAlgorithm):
                 "choose diffusion='box'"
             )
 
+    def _chosen_exploration_noise(self) -> str:
+        return self.exploration_noise or DIFFUSIONS[self.diffusion].DEFAULT_EXPLORATION_NOISE
+
     def _check_temperature_settings(self) -> None:
         greedy = "for near-greedy actions use a small value such as 0.01"
         if isinstance(self.temperature, str):
@@ -311,7 +315,10 @@ class DQS(OffPolicyAlgorithm):
         if self.cooling_updates is not None:
             check_integer("cooling_updates", self.cooling_updates, 0, "0 starts with the final entropy target")
         if self.temperature != "auto" or self.diffusion == "paper":
-            for name, default in (("target_entropy", "auto"), ("initial_temperature", None), ("cooling_updates", None)):
+            without_effect = {"target_entropy": "auto", "initial_temperature": None}
+            if self._chosen_exploration_noise() == "white":
+                without_effect["cooling_updates"] = None
+            for name, default in without_effect.items():
                 if getattr(self, name) not in (None, "auto"):
                     raise InputError(
                         f"{name}={getattr(self, name)!r} has no effect without the automatic temperature; leave it out (to "
@@ -364,9 +371,8 @@ class DQS(OffPolicyAlgorithm):
         tb_log_name: str = "run",
         progress_bar: bool = False,
     ) -> tuple[int, BaseCallback]:
-        noise = self.exploration_noise or self.actor.diffusion.DEFAULT_EXPLORATION_NOISE
         environments_restart = reset_num_timesteps or self._last_obs is None
-        if noise == "white":
+        if self._chosen_exploration_noise() == "white":
             self.correlated_noise = None
         elif environments_restart or self.correlated_noise is None:
             self.correlated_noise = CorrelatedNoise(self.n_envs, self.action_dim, self.device)

@@ -31,6 +31,8 @@ from tests.conftest import SMALL, RandomEnv
         ({"cooling_updates": -1}, "cooling_updates must be an integer >= 0, got -1"),
         ({"temperature": 0.1, "target_entropy": -1.0}, "target_entropy=-1.0 has no effect"),
         ({"temperature": 0.1, "initial_temperature": 1.0}, "initial_temperature=1.0 has no effect"),
+        ({"temperature": 0.1, "exploration_noise": "white", "cooling_updates": 9}, "cooling_updates=9 has no effect"),
+        ({"diffusion": "paper", "cooling_updates": 9}, "cooling_updates=9 has no effect"),
         ({"n_score_samples": 15}, "n_score_samples must be even, got 15.* use 16"),
         ({"n_score_samples": 0}, "n_score_samples must be an integer >= 2, got 0"),
         ({"n_score_samples": 16.0}, "n_score_samples must be an integer >= 2, got 16.0"),

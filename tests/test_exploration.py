@@ -47,8 +47,8 @@ def test_coordinates_and_environments_are_independent():
     th.manual_seed(0)
     noise = course(CorrelatedNoise(2, 2), 60_000).reshape(-1, 4)
     correlations = th.corrcoef(noise.T) - th.eye(4)
-    # correlated steps: about 60,000 / (2 * 16) independent ones, a standard error of 0.023
-    assert correlations.abs().max().item() < 0.09
+    # pairs of steps are correlated over 8 steps either way: as good as 60,000 / 16 independent ones, a standard error of 0.016
+    assert correlations.abs().max().item() < 0.065
 
 
 def test_restart_forgets_the_past_of_ended_episodes_alone():
@@ -57,8 +57,8 @@ def test_restart_forgets_the_past_of_ended_episodes_alone():
     before = noise.step(1.0)
     noise.restart(th.tensor([False, True, False]))
     after = noise.step(1.0)
-    # standard error of a correlation of 4000 pairs: 0.016
-    assert (before * after).mean(dim=1).tolist() == pytest.approx([LAG_ONE, 0.0, LAG_ONE], abs=0.06)
+    # standard error of a mean product of 4000 pairs: 0.022 where they are correlated
+    assert (before * after).mean(dim=1).tolist() == pytest.approx([LAG_ONE, 0.0, LAG_ONE], abs=0.09)
 
 
 class Recorder(gym.Env):
@@ -110,7 +110,7 @@ def test_actions_are_correlated_within_an_episode_and_not_across_its_end(shape):
     assert across == pytest.approx(0.0, abs=0.09)
 
 
-def test_correlation_fades_while_the_temperature_cools():
+def test_correlation_fades_over_the_first_updates():
     def after(n_updates, **settings):
         model = DQS("MlpPolicy", DummyVecEnv([Recorder] * 20), **{**UNTRAINED, **settings})
         model._n_updates = n_updates
@@ -120,8 +120,9 @@ def test_correlation_fades_while_the_temperature_cools():
     assert after(50, cooling_updates=100) == pytest.approx(LAG_ONE / 2, abs=0.07)
     assert after(100, cooling_updates=100) == pytest.approx(0.0, abs=0.05)
     assert after(0, cooling_updates=0) == pytest.approx(0.0, abs=0.05)
-    # without an automatic temperature: over 5000 updates
+    # without an automatic temperature too
     assert after(2_500, temperature=1.0) == pytest.approx(LAG_ONE / 2, abs=0.07)
+    assert after(50, temperature=1.0, cooling_updates=100) == pytest.approx(LAG_ONE / 2, abs=0.07)
 
 
 def test_white_noise_on_request():
