@@ -4,19 +4,20 @@ How long should the start noise stay correlated? The share of simulated mountain
     python -m benchmarks.mountain_car
 
 Nothing is learned here: until the goal is met, MountainCarContinuous-v0 rewards nothing but small actions, -0.1 a^2, so the
-policy is a normal law truncated to [-1, 1]. Its entropy is the target of the automatic temperature; one update per step from
+policy is a normal law truncated to [-1, 1]. Its entropy is the target of the automatic temperature; one update per step, from
 the first step on.
 """
 
 import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch as th
 
 from sb3_dqs.diffusion.proposals import TruncatedNormal
 from sb3_dqs.dqs import AUTO_ENTROPY_PER_DIMENSION, DEFAULT_COOLING_UPDATES
-from sb3_dqs.exploration import CorrelatedNoise
+from sb3_dqs.exploration import CORRELATION_TIME, CorrelatedNoise
 from sb3_dqs.temperature import cooled_share, cooling_entropy_target
 
 N_CARS = 2_000
@@ -59,19 +60,22 @@ class MountainCars:
         return (self.position >= 0.45) & (self.velocity >= 0)
 
 
-def shares_at_goal(noise_for: Callable[[], CorrelatedNoise], persistent_share: Callable[[float], float]) -> list[float]:
+def shares_at_goal(
+    correlation_time: float, persistent_share: Callable[[float], float], cooling_updates: int = DEFAULT_COOLING_UPDATES
+) -> list[float]:
     """
     After each episode, the share of cars that met the goal in it or in one before.
 
-    :param noise_for: an episode of all cars
+    :param correlation_time: of the persistent part of the noise, steps
     :param persistent_share: of the noise, given the share of the cooling that is done
+    :param cooling_updates: number of updates that the cooling takes
     """
     has_met = th.zeros(N_CARS, dtype=th.bool)
     shares = []
     for episode in range(N_EPISODES):
-        cars, noise = MountainCars(N_CARS), noise_for()
+        cars, noise = MountainCars(N_CARS), CorrelatedNoise(N_CARS, 1, correlation_time=correlation_time)
         for step in range(episode * EPISODE_STEPS, (episode + 1) * EPISODE_STEPS):
-            cooled = cooled_share(step, DEFAULT_COOLING_UPDATES)
+            cooled = cooled_share(step, cooling_updates)
             target = cooling_entropy_target(cooled, AUTO_ENTROPY_PER_DIMENSION, action_dim=1)
             sigma = th.full((N_CARS, 1), sigma_of_entropy(round(target, 3)))
             uniforms = th.special.ndtr(noise.step(persistent_share(cooled)))
@@ -82,19 +86,20 @@ def shares_at_goal(noise_for: Callable[[], CorrelatedNoise], persistent_share: C
 
 
 def main() -> None:
-    print("| noise | correlation time |" + "".join(f" episode {n} |" for n in range(1, N_EPISODES + 1)))
-    print("|---|---|" + "---|" * N_EPISODES)
-    persistent_shares: dict[str, Callable[[float], float]] = {
-        "white": lambda cooled: 0.0,
-        "fading": lambda cooled: 1.0 - cooled,
-        "not fading": lambda cooled: 1.0,
-    }
-    for name, persistent_share in persistent_shares.items():
-        for time in CORRELATION_TIMES if name != "white" else CORRELATION_TIMES[:1]:
-            th.manual_seed(0)
-            shares = shares_at_goal(functools.partial(CorrelatedNoise, N_CARS, 1, correlation_time=time), persistent_share)
-            shown_time = f"{time:g}" if name != "white" else ""
-            print(f"| {name} | {shown_time} |" + "".join(f" {share:.2f} |" for share in shares), flush=True)
+    print("| noise |" + "".join(f" episode {n} |" for n in range(1, N_EPISODES + 1)))
+    print("|---|" + "---|" * N_EPISODES)
+
+    def report(name: str, *settings: Any) -> None:
+        th.manual_seed(0)
+        print(f"| {name} |" + "".join(f" {share:.2f} |" for share in shares_at_goal(*settings)), flush=True)
+
+    report("white", CORRELATION_TIME, lambda cooled: 0.0)
+    for time in CORRELATION_TIMES:
+        report(f"correlation time {time:g}, fading", time, lambda cooled: 1.0 - cooled)
+    for cooling_updates in (10_000, 20_000):
+        report(f"the default, cooling over {cooling_updates}", CORRELATION_TIME, lambda cooled: 1.0 - cooled, cooling_updates)
+    for time in CORRELATION_TIMES:
+        report(f"correlation time {time:g}, not fading", time, lambda cooled: 1.0)
 
 
 if __name__ == "__main__":
