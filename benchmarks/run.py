@@ -95,10 +95,11 @@ def run_on_ray(
         import ray
     except ImportError as error:
         raise ImportError("--ray-address needs Ray; install it with: pip install 'sb3-dqs[cluster]'") from error
-    excluded = [".git", ".venv", "runs", "benchmarks/results", "tests", "**/__pycache__"]
+    # The code alone: nobody knows what else lies in a clone, such as environments of gigabytes
+    others = [f"/{path.name}" for path in REPOSITORY.iterdir() if path.name not in ("sb3_dqs", "benchmarks")]
     runtime_env = {
         "working_dir": str(REPOSITORY),
-        "excludes": excluded,
+        "excludes": [*others, "/benchmarks/results", "__pycache__"],
         "env_vars": {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
     }
     ray.init(address=address, runtime_env=runtime_env, ignore_reinit_error=True)
