@@ -95,7 +95,8 @@ class DQS(OffPolicyAlgorithm):
         tried (5000 by default; 0 to start with the final target). Correlated exploration fades over the same updates, also
         where the temperature is not automatic.
     :param score_estimator: what the denoiser regresses on: ``"stein"`` (default), posterior mean with Stein's control
-        variate; ``"value"``, without it, no gradients of Q; ``"gradient"``, gradients of Q alone. Box only.
+        variate, which takes 6 score samples or more; ``"value"``, without it, no gradients of Q; ``"gradient"``, gradients
+        of Q alone. Box only.
     :param n_score_samples: actions per regression point at which the critic is asked (box 8, even; paper 1000)
     :param n_diffusion_steps: network passes per sampled action (box 5, paper 500)
     :param actor_batch_size: regression points per actor update, at most ``batch_size`` (box 64, paper ``batch_size``)

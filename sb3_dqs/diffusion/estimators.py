@@ -91,8 +91,9 @@ def box_posterior_mean(
     weights are those of the mixture: the estimate stays consistent for any guide, and where Q is steep in many dimensions
     far more proposals count. ``"value"`` is the weighted mean of the proposals. ``"stein"`` adds the control variate phi of
     :func:`stein_control_variate`, whose posterior expectation is zero, with a cross-fitted coefficient per action
-    coordinate. ``"gradient"`` adds it with the fixed coefficient sigma^2: away from the walls that is the published form
-    x + sigma^2 E[grad Q] / temperature, with the boundary accounted for.
+    coordinate; with fewer than three pairs, too few to fit one, it is ``"value"``. ``"gradient"`` adds it with the fixed
+    coefficient sigma^2: away from the walls that is the published form x + sigma^2 E[grad Q] / temperature, with the
+    boundary accounted for.
     Source: self-normalised importance sampling with the balance heuristic (Veach and Guibas, 1995); control variate by
     Stein's identity on the box; its coefficient by splitting (Avramidis and Wilson, 1993).
 
@@ -105,6 +106,9 @@ def box_posterior_mean(
     :param guide: guess of the posterior's mean and scale
     :return: posterior mean, inside the box, effective sample size, squared error, and spread of Q
     """
+    if estimator == "stein" and len(uniforms) < 3:
+        # a slope through the single pair that is left for it fits perfectly, whatever the control variate is worth
+        estimator = "value"
     proposals, log_corrections, n_unguided = _proposals_and_log_corrections(noisy_actions, sigma, uniforms, guide)
     if estimator == "value":
         with th.no_grad():

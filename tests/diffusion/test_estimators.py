@@ -171,6 +171,13 @@ def test_control_variate_beats_values_alone_and_the_published_form(log_density, 
     assert error["stein"] < 0.5 * min(error["value"], error["published"])
 
 
+@pytest.mark.parametrize("n_samples", [2, 4])
+def test_control_variate_does_no_harm_with_too_few_proposals_to_fit_its_coefficient(n_samples):
+    error = {e: root_mean_square_error(truth.two_peaks, 2, 0.5, n_samples, e) for e in ("stein", "value")}
+    # with 4 proposals, a coefficient fitted on the one other pair takes the error from 0.13 to 0.28
+    assert error["stein"] < 1.001 * error["value"]
+
+
 def test_antithetic_pairs_lower_the_error():
     # With independent instead of mirrored uniforms at small sigma: the package completes the first half by mirror images
     paired = box_estimates(truth.linear, [0.1], 0.05, 16, "value", n_replicates=500).target.std()
