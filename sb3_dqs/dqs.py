@@ -206,6 +206,8 @@ class DQS(OffPolicyAlgorithm):
                 support_multi_env=True,
             )
         except AssertionError as error:  # SB3 asserts that the action space is supported and bounded
+            if not hasattr(self, "action_space"):  # an assertion of the environment that is being made
+                raise
             raise InputError(f"DQS needs a bounded Box action space; rescale or wrap the environment's. {error}") from error
 
         self.diffusion = diffusion

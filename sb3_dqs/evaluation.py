@@ -126,7 +126,7 @@ def sample_actions(model: BaseAlgorithm, observation: Any, n_samples: int) -> th
     :return: (n_samples, action_dim), on [-1, 1]
     """
     actions, _ = model.predict(repeated(observation, n_samples))
-    return th.as_tensor(model.policy.scale_action(actions))
+    return th.as_tensor(model.policy.scale_action(actions)).reshape(n_samples, -1)
 
 
 def boltzmann_temperature(model: BaseAlgorithm) -> float | None:

@@ -264,7 +264,7 @@ def _q_on_slice(
 ) -> Callable[[th.Tensor], th.Tensor]:
     """Q as a function of the chosen coordinates (n, 1, 1 or 2) alone; (n, 1), on the CPU."""
     q_fn = min_q_fn(model.critic, _batch(model, observation, 1))
-    base = th.as_tensor(base_action, dtype=th.float32, device=model.device)
+    base = th.as_tensor(base_action, dtype=th.float32, device=model.device).flatten()
 
     def on_slice(coordinates: th.Tensor) -> th.Tensor:
         actions = base.expand(len(coordinates), 1, -1).clone()

@@ -52,10 +52,13 @@ def fixed_start_noise(n_candidates: int, action_dim: int) -> th.Tensor:
 
     :param n_candidates: number of start noises
     :param action_dim: size of the action
-    :return: (n_candidates, action_dim): zero, the middle of the start law, then standard normal draws
+    :return: (n_candidates, action_dim): zero, the middle of the start law, then standard normal draws; the first rows of more
+        candidates are those of fewer
     """
-    draws = th.randn((n_candidates - 1, action_dim), generator=th.Generator().manual_seed(START_NOISE_SEED))
-    return th.cat([th.zeros(1, action_dim), draws])
+    generator = th.Generator().manual_seed(START_NOISE_SEED)
+    # drawn one by one: how many are drawn at once changes what randn() draws
+    draws = [th.randn(action_dim, generator=generator) for _ in range(n_candidates - 1)]
+    return th.stack([th.zeros(action_dim), *draws])
 
 
 class DiffusionActor(BasePolicy):

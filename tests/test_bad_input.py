@@ -36,7 +36,8 @@ from tests.conftest import SMALL, RandomEnv
         ({"n_score_samples": 15}, "n_score_samples must be even, got 15.* use 16"),
         ({"n_score_samples": 0}, "n_score_samples must be an integer >= 2, got 0"),
         ({"n_score_samples": 16.0}, "n_score_samples must be an integer >= 2, got 16.0"),
-        ({"n_diffusion_steps": 0}, "n_diffusion_steps must be an integer >= 1, got 0"),
+        ({"n_diffusion_steps": 1}, "n_diffusion_steps must be an integer >= 2, got 1; one step gives the mean"),
+        ({"diffusion": "paper", "n_diffusion_steps": 0}, "n_diffusion_steps must be an integer >= 1, got 0"),
         ({"actor_batch_size": 0}, "actor_batch_size must be an integer >= 1"),
         ({"actor_batch_size": 17}, "actor_batch_size must be at most batch_size=16, got 17"),
         ({"policy_delay": 0}, "policy_delay must be an integer >= 1, got 0"),
@@ -78,6 +79,15 @@ def test_unbounded_actions_are_refused():
 
     with pytest.raises(ValueError, match="bounded Box action space"):
         DQS("MlpPolicy", Unbounded())
+
+
+def test_assertion_of_the_environment_is_not_taken_for_one_about_the_action_space():
+    gym.register("sb3_dqs_tests/NoData-v0", lambda: exec("assert False, 'no data file'"))
+    try:
+        with pytest.raises(AssertionError, match="no data file"):
+            DQS("MlpPolicy", "sb3_dqs_tests/NoData-v0")
+    finally:
+        del gym.registry["sb3_dqs_tests/NoData-v0"]
 
 
 class NanRewardAfter(gym.Wrapper):

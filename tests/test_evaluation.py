@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch as th
+from gymnasium import spaces
 from stable_baselines3 import SAC, TD3
 from stable_baselines3.common.callbacks import CallbackList
 from stable_baselines3.common.logger import configure
@@ -17,6 +18,7 @@ from sb3_dqs.callbacks import MultimodalityCallback
 from sb3_dqs.envs import GaussianMixtureEnv
 from sb3_dqs.evaluation import Episode, distances_to_critic, goals_of, sample_actions
 from sb3_dqs.plotting import denoising_paths
+from tests.conftest import RandomEnv
 
 
 def small():
@@ -92,6 +94,14 @@ def test_samples_are_of_one_observation_on_the_box():
     assert actions.shape == (200, 1)
     assert actions.abs().max() <= 1
     assert actions.abs().max() > 0.9, "Pendulum's [-2, 2] is scaled back"
+
+
+def test_distances_of_actions_with_two_axes():
+    env = RandomEnv(spaces.Box(-1.0, 1.0, (3,)))
+    env.action_space = spaces.Box(-1.0, 1.0, (2, 1))
+    distances = distances_to_critic(DQS("MlpPolicy", env, **small()), [np.zeros(3, np.float32)])
+    assert 0 <= distances["total_variation"] <= 1
+    assert np.isfinite(list(distances.values())).all()
 
 
 class Notes(MultimodalityCallback):

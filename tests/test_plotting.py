@@ -74,6 +74,18 @@ def test_critic_picture_in_two_dimensions_and_on_slices():
             plot_critic(model, observation, dimensions=dimensions)
 
 
+def test_critic_picture_of_actions_with_two_axes():
+    env = RandomEnv(spaces.Box(-1.0, 1.0, (2,)))
+    env.action_space = spaces.Box(-1.0, 1.0, (2, 1))
+    model = linear_critic(DQS("MlpPolicy", env, temperature=1.0, **SMALL), [1.0, 4.0])
+    observation = np.zeros(2, np.float32)
+    image = plot_critic(model, observation).axes[0].images[0].get_array()
+    assert image[-1, 0] - image[0, 0] == pytest.approx(8 * (1 - 1 / 40), rel=1e-4)
+    # a slice through the predicted action, which has both axes
+    landscape = plot_critic(model, observation, dimensions=[1]).axes[0]
+    assert np.ptp(landscape.lines[0].get_ydata()) == pytest.approx(4 * np.ptp(landscape.lines[0].get_xdata()), rel=1e-4)
+
+
 def test_denoising_paths_lead_from_noise_to_the_actions_of_the_policy(settings):
     model = DQS("MlpPolicy", MultiGoalEnv(), seed=0, **settings)
     observation = np.array([1.0, 2.0], np.float32)

@@ -209,7 +209,7 @@ def test_published_settings_can_be_overridden():
 
 def test_start_noise_of_candidates_is_zero_first_and_always_the_same():
     assert th.equal(fixed_start_noise(1, 3), th.zeros(1, 3))
-    assert th.equal(fixed_start_noise(4, 3), fixed_start_noise(4, 3))
+    assert th.equal(fixed_start_noise(33, 3)[:4], fixed_start_noise(4, 3))
     assert fixed_start_noise(4, 3)[1:].abs().min() > 0
 
 

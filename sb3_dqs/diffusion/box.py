@@ -58,7 +58,7 @@ class BoxDiffusion(nn.Module):
         sigma_data: float = 0.5,
     ):
         super().__init__()
-        check_integer("n_diffusion_steps", n_diffusion_steps, 1, "5 is the default")
+        check_integer("n_diffusion_steps", n_diffusion_steps, 2, "one step gives the mean of the law alone; 5 is the default")
         check_integer("n_score_samples", n_score_samples, 2, "8 is the default")
         if n_score_samples % 2:
             raise InputError(

@@ -16,11 +16,9 @@ def geometric_sigmas(sigma_min: float, sigma_max: float, n_steps: int) -> list[f
 
     :param sigma_min: smallest standard deviation of the noise, action units
     :param sigma_max: largest standard deviation of the noise, action units
-    :param n_steps: number of levels, >= 1; a single level is ``sigma_max``
+    :param n_steps: number of levels, >= 2
     :return: ``n_steps`` levels from ``sigma_max`` down to ``sigma_min``
     """
-    if n_steps == 1:
-        return [sigma_max]
     ratio = sigma_min / sigma_max
     levels = [sigma_max * ratio ** (step / (n_steps - 1)) for step in range(n_steps)]
     return [*levels[:-1], sigma_min]

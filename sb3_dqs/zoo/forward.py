@@ -100,7 +100,8 @@ def _zoo_parser() -> argparse.ArgumentParser:
     parser.add_argument("--algo")
     parser.add_argument("--env")
     parser.add_argument("-f", "--folder", "--log-folder")
-    parser.add_argument("-optimize", "--optimize-hyperparameters", action="store_true", dest="optimize")
+    # the zoo itself takes abbreviations, and --optimize is a likely one
+    parser.add_argument("-optimize", "--optimize", "--optimize-hyperparameters", action="store_true", dest="optimize")
     parser.add_argument("--storage")
     parser.add_argument("--study-name")
     parser.add_argument("--trial-id", type=int)

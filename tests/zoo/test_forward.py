@@ -128,7 +128,8 @@ def test_study_of_several_trials_and_training_with_one_of_them(zoo, capfd):
     )
     FirstOneDiverges.n_made = 0
     study_arguments = ("--study-name", "tiny", "-conf", "settings.yml")
-    tuning = ("-optimize", "--n-trials", 3, "--n-evaluations", 2, "--n-startup-trials", 1, "--pruner", "median")
+    # the zoo's parser takes abbreviations: --optimize too
+    tuning = ("--optimize", "--n-trials", 3, "--n-evaluations", 2, "--n-startup-trials", 1, "--pruner", "median")
     assert zoo("train", *PENDULUM, "-n", 130, *tuning, *study_arguments) == 0
 
     storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend("logs/dqs/studies.log"))
