@@ -93,7 +93,8 @@ class DQS(OffPolicyAlgorithm):
     :param cooling_updates: with ``temperature="auto"``, the entropy target falls linearly from that of a nearly uniform
         policy to ``target_entropy`` over this many updates of the critic, so that no good action is given up before it was
         tried (5000 by default; 0 to start with the final target). Correlated exploration fades over the same updates, also
-        where the temperature is not automatic.
+        where the temperature is not automatic. With n environments and ``gradient_steps=-1`` each takes one step per n
+        updates: where goals are hard to find, multiply by n to keep exploration correlated for as many steps of each.
     :param score_estimator: what the denoiser regresses on: ``"stein"`` (default), posterior mean with Stein's control
         variate, which takes 6 score samples or more; ``"value"``, without it, no gradients of Q; ``"gradient"``, gradients
         of Q alone. Box only.
