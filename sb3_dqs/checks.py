@@ -3,11 +3,16 @@
 import math
 from collections.abc import Iterable
 from difflib import get_close_matches
+from numbers import Integral, Real
 from typing import Any
 
 
 class InputError(ValueError):
     """What the user gave cannot be used, or has made training diverge; the message names it and the remedy."""
+
+
+class SpaceError(InputError, AssertionError):
+    """A space that cannot be learned with: SB3 asserts these, so that its users catch either."""
 
 
 def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
@@ -25,17 +30,21 @@ def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
     raise InputError(f"{name} must be one of {choices}, got {value!r}{hint}")
 
 
-def check_integer(name: str, value: Any, minimum: int, remedy: str) -> None:
+def as_integer(name: str, value: Any, minimum: int, remedy: str) -> int:
     """
+    Take integers of any library, and floats that are whole numbers, as settings files have them (``1e4``).
+
     :param name: name of the argument
     :param value: value found
     :param minimum: smallest allowed value
     :param remedy: what to do instead
-    :raises ValueError: if ``value`` is not an integer >= ``minimum``
+    :return: the value as an ``int``
+    :raises ValueError: if ``value`` is not a whole number >= ``minimum``
     """
-    is_integer = isinstance(value, int) and not isinstance(value, bool)
-    if not is_integer or value < minimum:
-        raise InputError(f"{name} must be an integer >= {minimum}, got {value!r}; {remedy}")
+    is_whole = isinstance(value, Integral) or (isinstance(value, Real) and math.isfinite(value) and value == int(value))
+    if isinstance(value, bool) or not is_whole or value < minimum:
+        raise InputError(f"{name} must be an integer >= {minimum}, got {value!r}; {_hint_at_text(value)}{remedy}")
+    return int(value)
 
 
 def check_positive(name: str, value: Any, remedy: str) -> None:
@@ -46,7 +55,18 @@ def check_positive(name: str, value: Any, remedy: str) -> None:
     :raises ValueError: if ``value`` is not a finite number > 0
     """
     if not is_finite_number(value) or value <= 0:
-        raise InputError(f"{name} must be a finite number > 0, got {value!r}; {remedy}")
+        raise InputError(f"{name} must be a finite number > 0, got {value!r}; {_hint_at_text(value)}{remedy}")
+
+
+def check_share(name: str, value: Any, remedy: str) -> None:
+    """
+    :param name: name of the argument
+    :param value: value found
+    :param remedy: what to do instead
+    :raises ValueError: if ``value`` is not a number in (0, 1]
+    """
+    if not is_finite_number(value) or not 0 < value <= 1:
+        raise InputError(f"{name} must be a number in (0, 1], got {value!r}; {_hint_at_text(value)}{remedy}")
 
 
 def check_sigma_range(sigma_min: Any, sigma_max: Any) -> None:
@@ -66,7 +86,12 @@ def is_finite_number(value: Any) -> bool:
     :param value: anything
     :return: whether it is a real number, neither NaN nor infinite
     """
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _hint_at_text(value: Any) -> str:
+    """What to tell whose number is text: YAML reads ``1e-3`` so, which has no point."""
     try:
-        return not isinstance(value, (str, bool)) and math.isfinite(value)
-    except TypeError:
-        return False
+        return f"this is text, write {float(value)!r} without quotes; " if isinstance(value, str) else ""
+    except ValueError:
+        return ""

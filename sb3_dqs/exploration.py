@@ -1,14 +1,12 @@
 """How does the policy explore? By start noise that is correlated over the steps of an episode, and fades into white noise."""
 
+import functools
+import inspect
 import math
+from collections.abc import Callable
 
 import torch as th
-
-EXPLORATION_NOISES = ("correlated", "white")
-
-# Steps after which the correlation of the persistent part has fallen to 1 / e. Chosen on simulated mountain cars, of which
-# 65 % meet their goal with 16, 54 % with 8, 53 % with 32 and none with white noise (benchmarks/mountain_car.py).
-CORRELATION_TIME = 16.0
+from torch import nn
 
 
 class CorrelatedNoise:
@@ -26,13 +24,11 @@ class CorrelatedNoise:
 
     :param n_envs: number of environments; their noises are independent
     :param action_dim: size of the action; its coordinates are independent
-    :param device: where the noise is needed
     :param correlation_time: of the persistent part, > 0, steps
+    :param device: where the noise is needed
     """
 
-    def __init__(
-        self, n_envs: int, action_dim: int, device: th.device | str = "cpu", correlation_time: float = CORRELATION_TIME
-    ):
+    def __init__(self, n_envs: int, action_dim: int, correlation_time: float, device: th.device | str = "cpu"):
         self.decay = math.exp(-1 / correlation_time)
         self.persistent = th.randn((n_envs, action_dim), device=device)
 
@@ -54,3 +50,16 @@ class CorrelatedNoise:
         :param has_ended: (n_envs,), bool
         """
         self.persistent = th.where(has_ended[:, None], th.randn_like(self.persistent), self.persistent)
+
+
+def takes_start_noise(policy: nn.Module) -> bool:
+    """
+    :param policy: ours, or one that a user has derived from it
+    :return: whether its forward pass can be told where to start from; if not, it explores by noise of its own
+    """
+    return _has_start_noise(type(policy).forward)
+
+
+@functools.cache
+def _has_start_noise(forward: Callable) -> bool:
+    return "start_noise" in inspect.signature(forward).parameters

@@ -1,12 +1,12 @@
-"""How do observations become actions and values? Features -> diffusion actor -> action in [-1, 1], and the twin critics."""
+"""How do observations become actions? Features -> diffusion actor -> action in [-1, 1]; the networks and their optimisers."""
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, ClassVar
 
+import numpy as np
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.policies import BasePolicy, ContinuousCritic
+from stable_baselines3.common.policies import BaseModel, BasePolicy, ContinuousCritic
 from stable_baselines3.common.preprocessing import get_action_dim
 from stable_baselines3.common.torch_layers import (
     BaseFeaturesExtractor,
@@ -16,34 +16,19 @@ from stable_baselines3.common.torch_layers import (
     get_actor_critic_arch,
 )
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
+from stable_baselines3.common.utils import get_parameters_by_name, polyak_update
 from torch import nn
 
+from sb3_dqs.checks import InputError
+from sb3_dqs.critics import evaluating, smallest_q_fn
 from sb3_dqs.diffusion.box import BoxDiffusion
-from sb3_dqs.diffusion.estimators import QFunction
-from sb3_dqs.diffusion.networks import SmallestOutput
-from sb3_dqs.diffusion.paper import PaperDiffusion
-
-DIFFUSIONS: dict[str, type[BoxDiffusion] | type[PaperDiffusion]] = {"box": BoxDiffusion, "paper": PaperDiffusion}
+from sb3_dqs.diffusion.samplers import PassCallback
 
 START_NOISE_SEED = 0
 
 # Optimizers that can treat all parameters in one pass over them, and the arguments that this cannot be combined with.
 FUSED_OPTIMIZERS = (th.optim.Adam, th.optim.AdamW)
 FUSED_OPTIMIZER_CONFLICTS = {"foreach", "differentiable", "fused"}
-
-
-def min_q_fn(critic: ContinuousCritic, observations: PyTorchObs) -> QFunction:
-    """
-    The critic as a function of the action alone: the one place where SB3's networks meet the diffusion's mathematics.
-
-    :param critic: ensemble of Q networks
-    :param observations: of a batch
-    :return: maps actions (n, batch, action_dim) in [-1, 1] to the smallest Q of the ensemble, (n, batch); differentiable
-        in the actions
-    """
-    with th.no_grad():
-        features = critic.extract_features(observations, critic.features_extractor)
-    return SmallestOutput(critic.q_networks, features)
 
 
 def fixed_start_noise(n_candidates: int, action_dim: int) -> th.Tensor:
@@ -70,19 +55,18 @@ class DiffusionActor(BasePolicy):
     :param net_arch: Sizes of the hidden layers
     :param features_extractor: Network to extract features (a CNN when using images, a nn.Flatten() layer otherwise)
     :param features_dim: Number of features
+    :param diffusion_kwargs: Settings of the diffusion, see :class:`~sb3_dqs.diffusion.box.BoxDiffusion`
+    :param n_action_candidates: Number of fixed start noises; the first one gives the actor's deterministic action
     :param activation_fn: Activation function
     :param normalize_images: Whether to normalize images or not, dividing by 255.0 (True by default)
-    :param diffusion: ``"box"`` or ``"paper"``
-    :param diffusion_kwargs: Settings of :class:`~sb3_dqs.diffusion.box.BoxDiffusion` or
-        :class:`~sb3_dqs.diffusion.paper.PaperDiffusion`
-    :param n_action_candidates: Number of fixed start noises; the first one gives the actor's deterministic action
     """
+
+    diffusion_class: ClassVar[type[nn.Module]] = BoxDiffusion
 
     action_space: spaces.Box
     features_extractor: BaseFeaturesExtractor
+    diffusion: Any
     start_noise: th.Tensor
-    # Set within starting_from(); else each sample draws its own
-    given_start_noise: th.Tensor | None = None
 
     def __init__(
         self,
@@ -91,11 +75,10 @@ class DiffusionActor(BasePolicy):
         net_arch: list[int],
         features_extractor: BaseFeaturesExtractor,
         features_dim: int,
+        diffusion_kwargs: dict[str, Any],
+        n_action_candidates: int,
         activation_fn: type[nn.Module] = nn.ReLU,
         normalize_images: bool = True,
-        diffusion: str = "box",
-        diffusion_kwargs: dict[str, Any] | None = None,
-        n_action_candidates: int = 1,
     ):
         super().__init__(
             observation_space,
@@ -107,12 +90,11 @@ class DiffusionActor(BasePolicy):
         self.net_arch = net_arch
         self.features_dim = features_dim
         self.activation_fn = activation_fn
-        self.diffusion_name = diffusion
-        self.diffusion_kwargs = diffusion_kwargs or {}
+        self.diffusion_kwargs = diffusion_kwargs
         self.n_action_candidates = n_action_candidates
         self.action_dim = get_action_dim(action_space)
         self.register_buffer("start_noise", fixed_start_noise(n_action_candidates, self.action_dim), persistent=False)
-        self.diffusion = DIFFUSIONS[diffusion](features_dim, self.action_dim, net_arch, activation_fn, **self.diffusion_kwargs)
+        self.diffusion = self.diffusion_class(features_dim, self.action_dim, net_arch, activation_fn, **diffusion_kwargs)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         data = super()._get_constructor_parameters()
@@ -122,64 +104,60 @@ class DiffusionActor(BasePolicy):
                 features_extractor=self.features_extractor,
                 features_dim=self.features_dim,
                 activation_fn=self.activation_fn,
-                diffusion=self.diffusion_name,
                 diffusion_kwargs=self.diffusion_kwargs,
                 n_action_candidates=self.n_action_candidates,
             )
         )
         return data
 
-    def forward(self, obs: PyTorchObs, deterministic: bool = False) -> th.Tensor:
+    def forward(self, obs: PyTorchObs, deterministic: bool = False, start_noise: th.Tensor | None = None) -> th.Tensor:
         """
         Sample one action per observation.
 
         :param obs: batch of observations
-        :param deterministic: start from the fixed noise instead of random noise
+        :param deterministic: start from the first of the fixed noises instead of random noise
+        :param start_noise: (batch, action_dim), standard normal, where a sample starts; drawn by default
         :return: (batch, action_dim), in [-1, 1]
         """
         if deterministic:
-            return self.candidate_actions(obs, self.start_noise[:1])[0]
+            return self.candidate_actions(obs)[0]
         features = self.extract_features(obs, self.features_extractor)
-        start_noise = self.given_start_noise
         if start_noise is None:
-            start_noise = features.new_empty(features.shape[0], self.action_dim).normal_()
-        return self.diffusion.sample_actions(features, start_noise)
+            start_noise = th.randn_like(features[:, :1].expand(-1, self.action_dim))
+        return self.sample_actions(features, start_noise)
 
-    @contextmanager
-    def starting_from(self, start_noise: th.Tensor) -> Iterator[None]:
+    def sample_actions(self, features: th.Tensor, start_noise: th.Tensor, callback: PassCallback | None = None) -> th.Tensor:
         """
-        Meanwhile samples start from this noise, also those of ``predict()``, whatever wrappers it goes through.
-
+        :param features: (batch, features_dim)
         :param start_noise: (batch, action_dim), standard normal
+        :param callback: called with the noisy actions before each network pass
+        :return: (batch, action_dim), samples of the policy, in [-1, 1]
         """
-        self.given_start_noise = start_noise
-        try:
-            yield
-        finally:
-            self.given_start_noise = None
+        return self.diffusion.sample_actions(features, start_noise, callback=callback)
 
-    def candidate_actions(self, obs: PyTorchObs, start_noise: th.Tensor) -> th.Tensor:
+    def candidate_actions(self, obs: PyTorchObs) -> th.Tensor:
         """
-        Actions from the same start noises for every observation: functions of observation, noise and weights alone.
+        Actions from the fixed start noises: functions of observation and weights alone.
 
         :param obs: batch of observations
-        :param start_noise: (n_candidates, action_dim), standard normal; ``self.start_noise`` for the fixed ones
-        :return: (n_candidates, batch, action_dim), in [-1, 1]
+        :return: (n_action_candidates, batch, action_dim), in [-1, 1]
         """
         features = self.extract_features(obs, self.features_extractor)
         # .shape, not len(): exported programs keep the batch size open
-        n_candidates, batch_size = start_noise.shape[0], features.shape[0]
-        start_noise = start_noise[:, None].expand(-1, batch_size, -1).reshape(-1, self.action_dim)
-        actions = self.diffusion.sample_actions(features.repeat(n_candidates, 1), start_noise, deterministic=True)
+        n_candidates, batch_size = self.start_noise.shape[0], features.shape[0]
+        start_noise = self.start_noise[:, None].expand(-1, batch_size, -1).reshape(-1, self.action_dim)
+        actions = self.diffusion.sample_actions(features.repeat(n_candidates, 1), start_noise)
         return actions.view(n_candidates, batch_size, self.action_dim)
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> th.Tensor:
-        return self(observation, deterministic)
+        return checked_actions(self(observation, deterministic))
 
 
 class DiffusionPolicy(BasePolicy):
     """
     Policy class (with both actor and critic) for DQS.
+
+    A policy of one's own overrides :meth:`forward`; correlated exploration reaches it if it takes ``start_noise``.
 
     :param observation_space: Observation space
     :param action_space: Action space
@@ -192,15 +170,19 @@ class DiffusionPolicy(BasePolicy):
     :param normalize_images: Whether to normalize images or not, dividing by 255.0 (True by default)
     :param optimizer_class: The optimizer to use, ``th.optim.Adam`` by default
     :param optimizer_kwargs: Additional keyword arguments, excluding the learning rate, to pass to the optimizer
+    :param critic_class: maps observations and actions to a tuple of Q values; the policy follows the smallest of them
+    :param critic_kwargs: Keyword arguments to pass to the critic
     :param n_critics: Number of critic networks to create.
     :param share_features_extractor: Whether to share or not the features extractor between the actor and the critic
         (this saves computation time); it is then trained by the actor's loss alone
-    :param diffusion: ``"box"`` or ``"paper"``; set by :class:`~sb3_dqs.dqs.DQS`
     :param diffusion_kwargs: Settings of the diffusion; set by :class:`~sb3_dqs.dqs.DQS`
     :param n_action_candidates: Deterministic prediction returns the best of this many actions by the smallest Q of the
         ensemble; set by :class:`~sb3_dqs.dqs.DQS`
     """
 
+    actor_class: ClassVar[type[DiffusionActor]] = DiffusionActor
+
+    action_space: spaces.Box
     actor: DiffusionActor
     critic: ContinuousCritic
     critic_target: ContinuousCritic
@@ -217,11 +199,13 @@ class DiffusionPolicy(BasePolicy):
         normalize_images: bool = True,
         optimizer_class: type[th.optim.Optimizer] = th.optim.Adam,
         optimizer_kwargs: dict[str, Any] | None = None,
+        critic_class: type[BaseModel] = ContinuousCritic,
+        critic_kwargs: dict[str, Any] | None = None,
         n_critics: int = 2,
         share_features_extractor: bool = False,
-        diffusion: str = "box",
-        diffusion_kwargs: dict[str, Any] | None = None,
-        n_action_candidates: int = 1,
+        *,
+        diffusion_kwargs: dict[str, Any],
+        n_action_candidates: int,
     ):
         super().__init__(
             observation_space,
@@ -235,28 +219,12 @@ class DiffusionPolicy(BasePolicy):
         )
         self.net_arch = [256, 256] if net_arch is None else net_arch
         self.activation_fn = activation_fn
+        self.critic_class = critic_class
+        self.critic_kwargs = critic_kwargs or {}
         self.n_critics = n_critics
         self.share_features_extractor = share_features_extractor
-        actor_arch, critic_arch = get_actor_critic_arch(self.net_arch)
-        net_args = {
-            "observation_space": self.observation_space,
-            "action_space": self.action_space,
-            "activation_fn": activation_fn,
-            "normalize_images": normalize_images,
-        }
-        self.actor_kwargs = {
-            **net_args,
-            "net_arch": actor_arch,
-            "diffusion": diffusion,
-            "diffusion_kwargs": diffusion_kwargs or {},
-            "n_action_candidates": n_action_candidates,
-        }
-        self.critic_kwargs = {
-            **net_args,
-            "net_arch": critic_arch,
-            "n_critics": n_critics,
-            "share_features_extractor": share_features_extractor,
-        }
+        self.diffusion_kwargs = diffusion_kwargs
+        self.n_action_candidates = n_action_candidates
         self._build(lr_schedule)
 
     def _build(self, lr_schedule: Schedule) -> None:
@@ -293,38 +261,106 @@ class DiffusionPolicy(BasePolicy):
                 features_extractor_kwargs=self.features_extractor_kwargs,
                 optimizer_class=self.optimizer_class,
                 optimizer_kwargs=self.optimizer_kwargs,
+                critic_class=self.critic_class,
+                critic_kwargs=self.critic_kwargs,
                 n_critics=self.n_critics,
                 share_features_extractor=self.share_features_extractor,
-                diffusion=self.actor_kwargs["diffusion"],
-                diffusion_kwargs=self.actor_kwargs["diffusion_kwargs"],
-                n_action_candidates=self.actor_kwargs["n_action_candidates"],
+                diffusion_kwargs=self.diffusion_kwargs,
+                n_action_candidates=self.n_action_candidates,
                 lr_schedule=self._dummy_schedule,  # dummy lr schedule, not needed for loading policy alone
             )
         )
         return data
 
+    def _network_kwargs(self, net_arch: list[int]) -> dict[str, Any]:
+        return {
+            "observation_space": self.observation_space,
+            "action_space": self.action_space,
+            "net_arch": net_arch,
+            "activation_fn": self.activation_fn,
+            "normalize_images": self.normalize_images,
+        }
+
     def make_actor(self, features_extractor: BaseFeaturesExtractor | None = None) -> DiffusionActor:
-        return DiffusionActor(**self._update_features_extractor(self.actor_kwargs, features_extractor)).to(self.device)
+        actor_arch, _ = get_actor_critic_arch(self.net_arch)
+        kwargs = {
+            **self._network_kwargs(actor_arch),
+            "diffusion_kwargs": self.diffusion_kwargs,
+            "n_action_candidates": self.n_action_candidates,
+        }
+        return self.actor_class(**self._update_features_extractor(kwargs, features_extractor)).to(self.device)
 
-    def make_critic(self, features_extractor: BaseFeaturesExtractor | None = None) -> ContinuousCritic:
-        return ContinuousCritic(**self._update_features_extractor(self.critic_kwargs, features_extractor)).to(self.device)
+    def make_critic(self, features_extractor: BaseFeaturesExtractor | None = None) -> Any:
+        _, critic_arch = get_actor_critic_arch(self.net_arch)
+        kwargs = {
+            **self._network_kwargs(critic_arch),
+            "n_critics": self.n_critics,
+            "share_features_extractor": self.share_features_extractor,
+            **self.critic_kwargs,
+        }
+        return self.critic_class(**self._update_features_extractor(kwargs, features_extractor)).to(self.device)
 
-    def forward(self, obs: PyTorchObs, deterministic: bool = False) -> th.Tensor:
+    def update_target(self, tau: float) -> None:
+        """
+        Let the target network follow the critic.
+
+        :param tau: share of the critic in the average, in [0, 1]
+        """
+        polyak_update(self.critic.parameters(), self.critic_target.parameters(), tau)
+        # statistics of normalisation layers, see SB3's issue #996
+        names = ["running_", "ra_"]
+        polyak_update(get_parameters_by_name(self.critic, names), get_parameters_by_name(self.critic_target, names), 1.0)
+
+    def forward(self, obs: PyTorchObs, deterministic: bool = False, start_noise: th.Tensor | None = None) -> th.Tensor:
         """
         Choose one action per observation.
 
         :param obs: batch of observations
         :param deterministic: a function of observation and weights alone, instead of a sample of the policy
+        :param start_noise: (batch, action_dim), standard normal, where a sample starts; drawn by default
         :return: (batch, action_dim), in [-1, 1]
         """
-        if not deterministic or self.actor.n_action_candidates == 1:
-            return self.actor(obs, deterministic)
-        candidates = self.actor.candidate_actions(obs, self.actor.start_noise)
-        best = min_q_fn(self.critic, obs)(candidates).argmax(dim=0)
+        return self.best_candidate(obs) if deterministic else self.actor(obs, start_noise=start_noise)
+
+    def sample_from(self, observation: np.ndarray | dict[str, np.ndarray], start_noise: th.Tensor) -> np.ndarray:
+        """
+        Explore: sampled actions for observations of environments, as ``predict()`` gives them, from given noise.
+
+        :param observation: of all environments
+        :param start_noise: (n_envs, action_dim), standard normal
+        :return: (n_envs, *action_shape), in [-1, 1]
+        :raises ValueError: if an action is not finite
+        """
+        self.set_training_mode(False)
+        observations, _ = self.obs_to_tensor(observation)
+        with th.no_grad():
+            actions = checked_actions(self(observations, start_noise=start_noise))
+        return actions.cpu().numpy().reshape((-1, *self.action_space.shape))  # type: ignore[misc]
+
+    def best_candidate(self, obs: PyTorchObs) -> th.Tensor:
+        """
+        The best of the actor's candidates by the smallest Q of the ensemble: the middle of a law with several modes may be
+        the worst of actions, so that several start noises are tried.
+
+        :param obs: batch of observations
+        :return: (batch, action_dim), in [-1, 1]
+        """
+        candidates = self.actor.candidate_actions(obs)
+        if self.n_action_candidates == 1:
+            return candidates[0]
+        with evaluating(self.critic):
+            best = smallest_q_fn(self.critic, obs)(candidates).argmax(dim=0)
         return candidates.gather(0, best[None, :, None].expand(1, -1, candidates.shape[-1])).squeeze(0)
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> th.Tensor:
-        return self(observation, deterministic)
+        return checked_actions(self(observation, deterministic))
+
+    def unscale_action(self, scaled_action: np.ndarray) -> np.ndarray:
+        """
+        :param scaled_action: in [-1, 1]
+        :return: in the bounds of the action space, which rounding does not leave
+        """
+        return np.clip(super().unscale_action(scaled_action), self.action_space.low, self.action_space.high)
 
     def set_training_mode(self, mode: bool) -> None:
         """
@@ -359,3 +395,18 @@ class MultiInputPolicy(DiffusionPolicy):
     def __init__(self, *args: Any, **kwargs: Any):
         kwargs.setdefault("features_extractor_class", CombinedExtractor)
         super().__init__(*args, **kwargs)
+
+
+def checked_actions(actions: th.Tensor) -> th.Tensor:
+    """
+    :param actions: (batch, action_dim), about to leave the policy
+    :return: the same
+    :raises ValueError: if one is not finite
+    """
+    if not th.isfinite(actions).all():
+        rows = (~th.isfinite(actions)).any(dim=1).nonzero().flatten().tolist()
+        raise InputError(
+            f"actions of observations {rows} of the batch are not finite; look for NaN, infinite or enormous values in these "
+            "observations (SB3's VecCheckNan finds them), and for NaN in the parameters of the policy"
+        )
+    return actions

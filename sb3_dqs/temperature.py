@@ -1,30 +1,29 @@
 """How random is the policy? The temperature of exp(Q / temperature): scheduled, or held by an entropy target."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import torch as th
+from stable_baselines3.common.utils import FloatSchedule
 from torch import nn
 
-from sb3_dqs.checks import InputError, check_positive
+from sb3_dqs.checks import InputError, as_integer, check_positive, check_share, is_finite_number
 
-# The first entropy target, nats per action dimension: just below ln 2 = 0.69 of the uniform law on [-1, 1], so hot that
-# every mode is visited.
-HOT_ENTROPY_PER_DIMENSION = 0.65
-
-# Change of the log temperature per update of the actor: per nat of entropy error per dimension, and at most. The entropy of a
-# Gaussian policy grows by half a nat per dimension and unit of log temperature, so small errors decay within about 400 of
-# these updates.
-ENTROPY_GAIN = 5e-3
-MAX_STEP = 2e-3
-
-# Share of a new measurement in the running means: averages over about 100 updates of the actor.
-MEASUREMENT_RATE = 0.01
+# What ``target_entropy="auto"`` stands for, nats per action dimension. A uniform policy has ln 2 = 0.69, SAC's target is -1.
+AUTO_ENTROPY_PER_DIMENSION = -0.5
 
 # The log of the relative temperature stays within these bounds: only met when Q does not depend on the action at all.
 MAX_ABS_LOG_TEMPERATURE = 20.0
 
 # The running spread of Q stays above this, so that a critic that ignores the action leaves the temperature finite.
 MIN_Q_SPREAD = 1e-8
+
+# Of a run that is too short for ``cooling_updates``, this share cools; the rest learns at the final entropy
+COOLING_SHARE_OF_RUN = 0.5
+
+# What an update of the actor may measure of its law, see :meth:`~sb3_dqs.diffusion.box.BoxDiffusion.regress`
+MEASURED = ("q_spread", "entropy", "policy_entropy")
 
 
 class LogLinearSchedule:
@@ -55,110 +54,256 @@ class LogLinearSchedule:
         return f"LogLinearSchedule(initial={self.initial}, final={self.final}, end_fraction={self.end_fraction})"
 
 
-class Thermostat(nn.Module):
+class Temperature(nn.Module):
     """
-    The temperature, and what the automatic temperature is steered by. All of it is saved with the model.
+    What both kinds of temperature have in common: running means of what was measured, and the verbs that training uses.
 
-    An automatic temperature is relative to the spread of Q, the standard deviation of Q over the action box, which is
-    followed as Q is learned: so it means the same at any scale of the rewards. A scheduled one is absolute.
+    In each round of training :meth:`start_round`, before each update :meth:`start_update`, after an update of the actor
+    :meth:`observe`; then :attr:`value` is the temperature, and :meth:`logged` what the log shows.
 
-    :param initial_temperature: > 0, in units of the spread of Q, which is 1 until it is measured
-    :param action_dim: size of the action
+    :param measurement_rate: share of a new measurement in the running means, in (0, 1]: they average over about
+        1 / ``measurement_rate`` updates of the actor
     """
 
-    log_temperature: th.Tensor
     n_measurements: th.Tensor
     q_spread: th.Tensor
     entropy: th.Tensor
     policy_entropy: th.Tensor
-    target_entropy: th.Tensor
 
-    def __init__(self, initial_temperature: float, action_dim: int):
+    def __init__(self, measurement_rate: float = 0.01):
         super().__init__()
-        self.action_dim = action_dim
-        self.register_buffer("log_temperature", th.tensor(math.log(initial_temperature)))
+        check_share("measurement_rate", measurement_rate, "0.01 averages over about 100 updates of the actor")
+        self.measurement_rate = measurement_rate
         self.register_buffer("n_measurements", th.zeros(()))
         for name, start in (("q_spread", 1.0), ("entropy", 0.0), ("policy_entropy", 0.0)):
             self.register_buffer(name, th.tensor(start))
-        self.register_buffer("target_entropy", th.zeros(()), persistent=False)
 
     @property
-    def temperature(self) -> th.Tensor:
+    def value(self) -> th.Tensor:
         """Scalar, > 0, in units of Q."""
-        return self.q_spread * self.log_temperature.exp()
+        raise NotImplementedError
 
-    def follow(self, temperature: float) -> None:
+    def start_round(self, progress_remaining: float) -> None:
         """
-        Take the temperature of a schedule.
+        :param progress_remaining: of training, from 1 to 0
+        """
 
-        :param temperature: in units of Q
-        :raises ValueError: if it is not a finite number > 0
+    def start_update(self, cooled_share: float) -> None:
         """
-        check_positive("temperature", temperature, "a schedule must be positive throughout training")
-        # what was measured before, under an automatic temperature, neither scales this one nor a later automatic one
-        self.q_spread.fill_(1.0)
-        self.n_measurements.zero_()
-        self.log_temperature.fill_(math.log(temperature))
+        :param cooled_share: how far the cooling has come, in [0, 1]
+        """
 
-    def measure(self, q_spread: th.Tensor, entropy: th.Tensor, policy_entropy: th.Tensor) -> None:
+    def observe(self, measures: Mapping[str, th.Tensor]) -> None:
         """
-        Renew the running means: plain over the first 1 / ``MEASUREMENT_RATE`` measurements, then exponential.
+        Renew the running means: plain over the first 1 / ``measurement_rate`` measurements, then exponential.
 
-        :param q_spread: scalar, standard deviation of Q over the action box, in units of Q
-        :param entropy: scalar, nats, estimate for the Boltzmann law
-        :param policy_entropy: scalar, nats, estimate for the law that the policy samples
+        :param measures: name -> scalar; those in ``MEASURED`` are read, and others left alone
         """
+        if MEASURED[0] not in measures:
+            return
         self.n_measurements += 1
-        rate = (1 / self.n_measurements).clamp(min=MEASUREMENT_RATE)
-        for mean, measured in ((self.q_spread, q_spread), (self.entropy, entropy), (self.policy_entropy, policy_entropy)):
-            mean += rate * (measured - mean)
+        rate = (1 / self.n_measurements).clamp(min=self._rate())
+        for name in MEASURED:
+            mean = getattr(self, name)
+            mean += rate * (measures[name] - mean)
         self.q_spread.clamp_(min=MIN_Q_SPREAD)
 
-    def aim_at(self, target_entropy: float) -> None:
+    def logged(self) -> dict[str, th.Tensor]:
         """
-        Set where :meth:`step` steers.
-
-        :param target_entropy: nats, for the whole action vector
+        :return: name -> scalar: the temperature, and the running means, whose entropies cannot pass that of uniform actions
         """
-        self.target_entropy.fill_(target_entropy)
+        values = {"temperature": self.value}
+        if self.n_measurements > 0:
+            values["q_spread"] = self.q_spread
+            values |= {name: getattr(self, name).clamp(max=math.log(2)) for name in ("entropy", "policy_entropy")}
+        return values
 
-    def step(self) -> None:
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        # A model may be loaded with another kind of temperature than it was saved with: what was measured is kept
+        own = self.state_dict()
+        return super().load_state_dict({**own, **{k: v for k, v in state_dict.items() if k in own}}, strict, assign)
+
+    def _rate(self) -> float | th.Tensor:
+        return self.measurement_rate
+
+
+class ScheduledTemperature(Temperature):
+    """
+    A temperature that is set beforehand: a constant, or a function of the progress of training.
+
+    :param schedule: number or SB3 schedule, > 0 throughout training, in units of Q
+    :param measurement_rate: see :class:`Temperature`
+    :raises ValueError: if the schedule is not positive at its ends
+    """
+
+    scheduled: th.Tensor
+
+    def __init__(self, schedule: Any, measurement_rate: float = 0.01):
+        super().__init__(measurement_rate)
+        greedy = "for near-greedy actions use a small value such as 0.01"
+        if not callable(schedule):
+            check_positive("temperature", schedule, greedy)
+        else:
+            for progress_remaining in (1.0, 0.0):
+                check_positive("temperature", schedule(progress_remaining), greedy)
+        self.schedule = FloatSchedule(schedule if callable(schedule) else float(schedule))
+        # not saved: it follows from the schedule
+        self.register_buffer("scheduled", th.tensor(self.schedule(1.0)), persistent=False)
+
+    @property
+    def value(self) -> th.Tensor:
+        return self.scheduled
+
+    def start_round(self, progress_remaining: float) -> None:
+        """
+        :param progress_remaining: of training, from 1 to 0
+        :raises ValueError: if the schedule is not positive here
+        """
+        # the last round of steps may go beyond the end
+        temperature = self.schedule(max(progress_remaining, 0.0))
+        check_positive("temperature", temperature, "a schedule must be positive throughout training")
+        self.scheduled.fill_(temperature)
+
+
+class AutomaticTemperature(Temperature):
+    """
+    A temperature that is learned: it holds the entropy of the policy at a target, whatever the scale of the rewards.
+
+    It is relative to the spread of Q, the standard deviation of Q over the action box, which is followed as Q is learned. The
+    target starts near the entropy of uniform actions and falls linearly with the cooling: a policy that cools faster than it
+    explores gives up goals that early noise left out, and never visits them again at any later temperature. However fast the
+    cooling is, the temperature may follow it.
+    Source: the automatic temperature of SAC, arXiv:1812.05905, with plain gradient steps on the log temperature; our
+    deviations: relative to the spread of Q, bounded steps, the mean of two entropies.
+
+    :param action_dim: size of the action
+    :param target_entropy: nats for the whole action vector on the [-1, 1] box; ``"auto"`` is -0.5 per action dimension
+    :param initial: start, > 0, relative to the spread of Q: 3 is a nearly uniform policy
+    :param hot_entropy: first entropy target, nats per action dimension, just below ln 2 = 0.69 of uniform actions
+    :param gain: change of the log temperature per update of the actor and nat of entropy error per dimension, > 0. The entropy
+        of a Gaussian policy grows by half a nat per dimension and unit of log temperature, so small errors decay within
+        about 2 / ``gain`` updates.
+    :param max_step: largest change of the log temperature per update of the actor, > 0
+    :param cooling_range: how far the log temperature may fall during the cooling, > 0: in a short one the gain, the largest
+        step and the measurement rate grow in proportion to what that takes
+    :param measurement_rate: see :class:`Temperature`
+    :raises ValueError: if a setting is out of range
+    """
+
+    log_temperature: th.Tensor
+    initial: th.Tensor
+    cooled_share: th.Tensor
+    stepped_at_share: th.Tensor
+
+    def __init__(
+        self,
+        action_dim: int,
+        target_entropy: str | float = "auto",
+        initial: float = 3.0,
+        hot_entropy: float = 0.65,
+        gain: float = 5e-3,
+        max_step: float = 2e-3,
+        cooling_range: float = 5.0,
+        measurement_rate: float = 0.01,
+    ):
+        super().__init__(measurement_rate)
+        self.action_dim = as_integer("action_dim", action_dim, 1, "it is the size of the action")
+        self.final_target = checked_target_entropy(target_entropy, action_dim) / action_dim
+        check_positive("initial", initial, "3.0 starts with a nearly uniform policy")
+        if not is_finite_number(hot_entropy) or hot_entropy >= math.log(2):
+            raise InputError(f"hot_entropy must be a number < 0.69 nats, the entropy of uniform actions, got {hot_entropy!r}")
+        check_positive("gain", gain, "it is the change of the log temperature per nat and update of the actor")
+        check_positive("max_step", max_step, "it is the largest change of the log temperature per update of the actor")
+        check_positive("cooling_range", cooling_range, "it is how far the log temperature may fall during the cooling")
+        self.hot_target = max(hot_entropy, self.final_target)
+        self.gain, self.max_step, self.cooling_range = gain, max_step, cooling_range
+        self.register_buffer("log_temperature", th.tensor(math.log(initial)))
+        self.register_buffer("initial", th.tensor(float(initial)))
+        # how far the cooling has come, and had come at the last step of the temperature
+        self.register_buffer("cooled_share", th.zeros(()))
+        self.register_buffer("stepped_at_share", th.zeros(()))
+
+    @property
+    def value(self) -> th.Tensor:
+        return self.q_spread * self.log_temperature.exp()
+
+    @property
+    def target(self) -> th.Tensor:
+        """Scalar, nats per action dimension: where the temperature is steered to."""
+        return self.hot_target + self.cooled_share * (self.final_target - self.hot_target)
+
+    def start_update(self, cooled_share: float) -> None:
+        """
+        :param cooled_share: how far the cooling has come, in [0, 1]
+        """
+        self.cooled_share.fill_(cooled_share)
+
+    def observe(self, measures: Mapping[str, th.Tensor]) -> None:
         """
         One step of the dual problem: heat when the entropy is below its target, cool when above.
 
         The entropy is the mean of two: of the law that the policy aims at and of the law that it samples. The first comes
         out too low where few proposals count, so alone it would hold the policy too hot. The second alone would cool without
         end where the policy is still broader than its law; but there the first falls without bound as fewer proposals count.
-        Source: the automatic temperature of SAC, arXiv:1812.05905, with plain gradient steps on the log temperature; our
-        deviations: relative to the spread of Q, bounded steps, the mean of two entropies.
+
+        :param measures: name -> scalar, with all of ``MEASURED``
         """
-        entropy_deficit = (self.target_entropy - (self.entropy + self.policy_entropy) / 2) / self.action_dim
-        self.log_temperature += (ENTROPY_GAIN * entropy_deficit).clamp(-MAX_STEP, MAX_STEP)
+        super().observe(measures)
+        deficit = self.target - (self.entropy + self.policy_entropy) / 2
+        max_step = self.max_step * self._pace()
+        self.log_temperature += (self.gain * self._pace() * deficit).clamp(-max_step, max_step)
         self.log_temperature.clamp_(-MAX_ABS_LOG_TEMPERATURE, MAX_ABS_LOG_TEMPERATURE)
+        self.stepped_at_share.copy_(self.cooled_share)
+
+    def logged(self) -> dict[str, th.Tensor]:
+        """
+        :return: name -> scalar: temperature, running means, and the entropy target
+        """
+        return {**super().logged(), "target_entropy": self.target}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        if "initial" in state_dict and state_dict["initial"] != self.initial:
+            # loaded with another start, so started anew
+            state_dict = {k: v for k, v in state_dict.items() if k not in ("initial", "log_temperature")}
+        return super().load_state_dict(state_dict, strict, assign)
+
+    def _pace(self) -> th.Tensor:
+        """How many times ``max_step`` the cooling since the last step may take; at least once."""
+        cooling = self.cooling_range * (self.cooled_share - self.stepped_at_share)
+        return (cooling / self.max_step).clamp(min=1.0)
+
+    def _rate(self) -> th.Tensor:
+        return (self.measurement_rate * self._pace()).clamp(max=1.0)
 
 
-def cooled_share(n_updates: int, cooling_updates: int) -> float:
+def checked_target_entropy(target_entropy: Any, action_dim: int) -> float:
     """
-    How far the cooling has come.
+    :param target_entropy: nats for the whole action vector, or ``"auto"``
+    :param action_dim: size of the action
+    :return: nats for the whole action vector
+    :raises ValueError: if it is neither ``"auto"`` nor a number below the entropy of uniform actions
+    """
+    if isinstance(target_entropy, str) and target_entropy == "auto":
+        return AUTO_ENTROPY_PER_DIMENSION * action_dim
+    largest = math.log(2) * action_dim
+    if not is_finite_number(target_entropy) or target_entropy >= largest:
+        raise InputError(
+            f"target_entropy must be 'auto' or a number < {largest:.2f} nats, the entropy of uniform actions, got "
+            f"{target_entropy!r}; {AUTO_ENTROPY_PER_DIMENSION} per action dimension is 'auto'"
+        )
+    return float(target_entropy)
 
-    :param n_updates: updates done so far
-    :param cooling_updates: number of updates that the cooling takes; 0 for none
+
+def cooled_share(n_updates: int, cooling_updates: int, steps_done: int, steps_in_run: int) -> float:
+    """
+    How far the cooling has come: it takes so many updates, or the first half of the run if that is shorter.
+
+    :param n_updates: updates of the critic done so far
+    :param cooling_updates: number of updates that the cooling takes at most; 0 for none
+    :param steps_done: environment steps of the run so far, after warm-up
+    :param steps_in_run: environment steps of the whole run, after warm-up; <= 0 where it is warm-up alone
     :return: in [0, 1]
     """
-    return min(n_updates / cooling_updates, 1.0) if cooling_updates > 0 else 1.0
-
-
-def cooling_entropy_target(cooled: float, final_target: float, action_dim: int) -> float:
-    """
-    Entropy target that starts near the uniform law and falls linearly to its final value.
-
-    A policy that cools faster than it explores gives up goals that early noise left out, and never visits them again at
-    any later temperature.
-
-    :param cooled: share of the cooling that is done, in [0, 1]
-    :param final_target: entropy target after cooling, nats, for the whole action vector
-    :param action_dim: size of the action
-    :return: entropy target, nats, for the whole action vector
-    """
-    hot_target = max(HOT_ENTROPY_PER_DIMENSION * action_dim, final_target)
-    return hot_target + cooled * (final_target - hot_target)
+    by_updates = n_updates / cooling_updates if cooling_updates > 0 else 1.0
+    by_steps = steps_done / (COOLING_SHARE_OF_RUN * steps_in_run) if steps_in_run > 0 else 0.0
+    return min(max(by_updates, by_steps), 1.0)

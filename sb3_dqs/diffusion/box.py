@@ -1,23 +1,36 @@
-"""The ``box`` setting: a denoiser of the Boltzmann law on [-1, 1]^d, trained on box posterior means, sampled in few steps."""
+"""How is the law on the box [-1, 1]^d learned and sampled? A denoiser, trained on posterior means, sampled in few steps."""
 
 import math
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch as th
 from torch import nn
 
-from sb3_dqs.checks import InputError, check_choice, check_integer, check_positive, check_sigma_range
+from sb3_dqs.checks import InputError, as_integer, check_choice, check_positive, check_share, check_sigma_range
 from sb3_dqs.diffusion.entropy import boltzmann_entropy, policy_entropy
 from sb3_dqs.diffusion.estimators import BOX_ESTIMATORS, Guide, QFunction, Regression, box_posterior_mean
 from sb3_dqs.diffusion.networks import PreconditionedDenoiser
 from sb3_dqs.diffusion.noise import geometric_sigmas, stratified_log_uniform_sigmas
-from sb3_dqs.diffusion.samplers import dpm_solver_pp_2m
+from sb3_dqs.diffusion.samplers import PassCallback, dpm_solver_pp_2m
 
 Denoiser = Callable[[th.Tensor, th.Tensor], th.Tensor]
 
-# Variance of the guided proposals over that of the guessed posterior, and their smallest variance over that of the noise.
-GUIDE_WIDENING = 1.5
-GUIDE_MIN_RELATIVE_VARIANCE = 1e-3
+
+class BoxNoise(NamedTuple):
+    """
+    What one regression draws.
+
+    :param level_uniforms: (batch, 1), uniform in [0, 1), for the noise levels
+    :param noise: (batch, action_dim), standard normal, added to the actions
+    :param proposal_uniforms: (n_score_samples / 2, batch, action_dim), uniform in [0, 1)
+    :param signs: (batch, action_dim), -1 or 1
+    """
+
+    level_uniforms: th.Tensor
+    noise: th.Tensor
+    proposal_uniforms: th.Tensor
+    signs: th.Tensor
 
 
 class BoxDiffusion(nn.Module):
@@ -33,16 +46,11 @@ class BoxDiffusion(nn.Module):
     :param sigma_min: smallest noise level, action units (the box has half-width 1)
     :param sigma_max: largest noise level, action units
     :param sigma_data: expected standard deviation of an action coordinate, action units
+    :param on_policy_share: share of the regression points that are drawn from the policy, in (0, 1]; the others are actions
+        of the replay buffer. The entropies that steer the temperature are read from them.
+    :param guide_widening: variance of the guided proposals over that of the guessed posterior, > 0
+    :param guide_min_relative_variance: their smallest variance over that of the noise, in (0, 1]
     """
-
-    # Critic updates per regression, regression points, the share of them that is drawn from the policy, and the learning
-    # rate over the critic's: with many points of few proposals and a high rate the policy follows a moving critic fastest
-    DEFAULT_POLICY_DELAY = 2
-    DEFAULT_BATCH_SIZE: int | None = 64
-    ON_POLICY_SHARE = 0.5
-    DEFAULT_LEARNING_RATE_FACTOR = 3.0
-    # All randomness is in the start noise, so that it can be correlated over the steps of an episode
-    DEFAULT_EXPLORATION_NOISE = "correlated"
 
     def __init__(
         self,
@@ -50,39 +58,46 @@ class BoxDiffusion(nn.Module):
         action_dim: int,
         net_arch: Sequence[int],
         activation_fn: type[nn.Module],
-        n_diffusion_steps: int = 5,
-        n_score_samples: int = 8,
+        n_diffusion_steps: int,
+        n_score_samples: int,
         score_estimator: str = "stein",
         sigma_min: float = 0.02,
         sigma_max: float = 1.5,
         sigma_data: float = 0.5,
+        on_policy_share: float = 0.5,
+        guide_widening: float = 1.5,
+        guide_min_relative_variance: float = 1e-3,
     ):
         super().__init__()
-        check_integer("n_diffusion_steps", n_diffusion_steps, 2, "one step gives the mean of the law alone; 5 is the default")
-        check_integer("n_score_samples", n_score_samples, 2, "8 is the default")
-        if n_score_samples % 2:
+        n_diffusion_steps = as_integer("n_diffusion_steps", n_diffusion_steps, 2, "one step gives the mean of the law alone")
+        self.n_score_samples = as_integer("n_score_samples", n_score_samples, 2, "proposals come in antithetic pairs")
+        if self.n_score_samples % 2:
             raise InputError(
                 f"n_score_samples must be even, got {n_score_samples}; proposals come in antithetic pairs, "
-                f"so use {n_score_samples + 1}"
+                f"so use {self.n_score_samples + 1}"
             )
         check_choice("score_estimator", score_estimator, BOX_ESTIMATORS)
         check_sigma_range(sigma_min, sigma_max)
-        check_positive("sigma_data", sigma_data, "0.5 is the default")
-        self.n_score_samples = n_score_samples
+        check_positive("sigma_data", sigma_data, "it is the usual standard deviation of an action coordinate, on [-1, 1]")
+        check_share("on_policy_share", on_policy_share, "1 regresses on actions of the policy alone")
+        check_positive("guide_widening", guide_widening, "1 makes the proposals as wide as the guessed posterior")
+        check_share("guide_min_relative_variance", guide_min_relative_variance, "1 makes them as wide as the noise")
         self.score_estimator = score_estimator
         self.sigma_min, self.sigma_max, self.sigma_data = sigma_min, sigma_max, sigma_data
+        self.on_policy_share = on_policy_share
+        self.guide_widening, self.guide_min_relative_variance = guide_widening, guide_min_relative_variance
         self.sigmas = geometric_sigmas(sigma_min, sigma_max, n_diffusion_steps)
         self.denoiser = PreconditionedDenoiser(
             features_dim, action_dim, net_arch, activation_fn, sigma_min, sigma_max, sigma_data, self.sigmas
         )
 
-    def sample_actions(self, features: th.Tensor, start_noise: th.Tensor, deterministic: bool = False) -> th.Tensor:
+    def sample_actions(self, features: th.Tensor, start_noise: th.Tensor, callback: PassCallback | None = None) -> th.Tensor:
         """
-        Solve the probability-flow ODE from the start noise; the solution is the same in both modes.
+        Solve the probability-flow ODE from the start noise, in which all randomness lies.
 
         :param features: (batch, features_dim)
         :param start_noise: (batch, action_dim), standard normal
-        :param deterministic: without effect: all randomness is in ``start_noise``
+        :param callback: called with the noisy actions before each network pass
         :return: (batch, action_dim), in [-1, 1]
         """
         denoise = self.denoiser.condition_on_levels(features)
@@ -90,56 +105,94 @@ class BoxDiffusion(nn.Module):
         def box_denoiser(noisy_actions: th.Tensor, sigma: float) -> th.Tensor:
             return denoise(noisy_actions, sigma).clamp(-1.0, 1.0)
 
-        return dpm_solver_pp_2m(box_denoiser, self.sigma_max * start_noise, self.sigmas, recentre=True)
+        noisy_actions = self.sigma_max * start_noise
+        return dpm_solver_pp_2m(box_denoiser, noisy_actions, self.sigmas, recentre=True, callback=callback)
+
+    def draw_noise(self, actions: th.Tensor) -> BoxNoise:
+        """
+        :param actions: (batch, action_dim) of the regression points, for size, type and device
+        :return: random numbers for :meth:`regress`, from torch's generator
+        """
+        proposals_shape = (self.n_score_samples // 2, *actions.shape)
+        return BoxNoise(
+            level_uniforms=th.rand_like(actions[:, :1]),
+            noise=th.randn_like(actions),
+            proposal_uniforms=th.rand(proposals_shape, dtype=actions.dtype, device=actions.device),
+            signs=th.empty_like(actions).bernoulli_().mul_(2).sub_(1),
+        )
 
     def regress(
-        self, features: th.Tensor, actions: th.Tensor, n_on_policy: int, q_fn: QFunction, temperature: th.Tensor
+        self,
+        features: th.Tensor,
+        actions: th.Tensor,
+        n_on_policy: int,
+        q_fn: QFunction,
+        temperature: th.Tensor,
+        noise: BoxNoise,
     ) -> Regression:
         """
         One regression of the denoiser on the box posterior mean at noised actions.
 
         :param features: (batch, features_dim), may require gradients
         :param actions: (batch, action_dim), in [-1, 1]; the first ``n_on_policy`` rows were drawn from the policy
-        :param n_on_policy: number of rows that the entropy is estimated from, >= 1
+        :param n_on_policy: number of rows that the entropies are estimated from, >= 1
         :param q_fn: maps actions (n, batch, action_dim) to Q values (n, batch) of the same observations
         :param temperature: scalar > 0, in units of Q
-        :return: loss, effective sample size, entropy of the Boltzmann law and of the policy, spread of Q over the box
+        :param noise: of :meth:`draw_noise`
+        :return: loss, and the measures ``effective_sample_size``; ``entropy`` of the Boltzmann law and ``policy_entropy``,
+            nats per action dimension; ``q_spread``, root mean square over the rows of the standard deviation of Q over the box
         """
-        # Both parts are stratified on their own, so that either one covers all noise levels
-        sigma = th.cat(
-            [
-                stratified_log_uniform_sigmas(th.rand_like(part[:, :1]), self.sigma_min, self.sigma_max)
-                for part in (actions[:n_on_policy], actions[n_on_policy:])
-            ]
-        )
-        noisy_actions = actions + sigma * th.randn_like(actions)
-        uniforms = th.rand((self.n_score_samples // 2, *actions.shape), dtype=actions.dtype, device=actions.device)
+        sigma = self._noise_levels(noise.level_uniforms, n_on_policy)
+        noisy_actions = actions + sigma * noise.noise
+
         denoise = self.denoiser.condition(features)
         denoised_actions = denoise(noisy_actions, sigma)
-        signs = th.empty_like(actions).bernoulli_().mul_(2).sub_(1)
-        guide = denoiser_guide(denoise, denoised_actions, noisy_actions, sigma, signs)
-        estimate = box_posterior_mean(q_fn, noisy_actions, sigma, temperature, uniforms, self.score_estimator, guide)
+        guide = denoiser_guide(
+            denoise,
+            denoised_actions,
+            noisy_actions,
+            sigma,
+            noise.signs,
+            self.guide_widening,
+            self.guide_min_relative_variance,
+        )
+        posterior = box_posterior_mean(
+            q_fn, noisy_actions, sigma, temperature, noise.proposal_uniforms, self.score_estimator, guide
+        )
         # the EDM weight, 1 / c_out^2, gives every noise level the same say in the loss
-        weight = 1 / self.denoiser.c_out(sigma) ** 2
-        loss = (weight * (denoised_actions - estimate.target) ** 2).mean()
+        loss = ((denoised_actions - posterior.mean) ** 2 / self.denoiser.c_out(sigma) ** 2).mean()
 
-        assert estimate.squared_error is not None
-        assert estimate.q_spread is not None
-        noise_range = (self.sigma_min, self.sigma_max)
         drawn = slice(0, n_on_policy)
+        noise_range, action_dim = (self.sigma_min, self.sigma_max), actions.shape[1]
+        # at large sigma the unguided proposals are nearly uniform on the box
+        noisiest = (sigma >= sigma.max() / 2).squeeze(1)
         with th.no_grad():
-            entropy = boltzmann_entropy(estimate.squared_error[drawn], sigma[drawn], noise_range, actions.shape[1])
-            entropy_of_policy = policy_entropy(
-                actions[drawn], noisy_actions[drawn], guide.mean[drawn], sigma[drawn], noise_range, self.sigma_data
-            )
-            # At large sigma the unguided proposals are nearly uniform on the box
-            noisiest = (sigma >= sigma.max() / 2).squeeze(1)
-            q_spread = (estimate.q_spread * noisiest).sum() / noisiest.sum()
-        return Regression(loss, estimate.effective_sample_size.mean(), entropy, entropy_of_policy, q_spread)
+            measures = {
+                "effective_sample_size": posterior.effective_sample_size.mean(),
+                "entropy": boltzmann_entropy(posterior.squared_error[drawn], sigma[drawn], noise_range, action_dim)
+                / action_dim,
+                "policy_entropy": policy_entropy(
+                    actions[drawn], noisy_actions[drawn], guide.mean[drawn], sigma[drawn], noise_range, self.sigma_data
+                )
+                / action_dim,
+                "q_spread": ((posterior.q_variance * noisiest).sum() / noisiest.sum()).sqrt(),
+            }
+        return Regression(loss, measures)
+
+    def _noise_levels(self, uniforms: th.Tensor, n_on_policy: int) -> th.Tensor:
+        """Rows drawn from the policy and the others are stratified on their own, so that either part covers all levels."""
+        parts = (uniforms[:n_on_policy], uniforms[n_on_policy:])
+        return th.cat([stratified_log_uniform_sigmas(part, self.sigma_min, self.sigma_max) for part in parts])
 
 
 def denoiser_guide(
-    denoise: Denoiser, denoised_actions: th.Tensor, noisy_actions: th.Tensor, sigma: th.Tensor, signs: th.Tensor
+    denoise: Denoiser,
+    denoised_actions: th.Tensor,
+    noisy_actions: th.Tensor,
+    sigma: th.Tensor,
+    signs: th.Tensor,
+    widening: float,
+    min_relative_variance: float,
 ) -> Guide:
     """
     Guess the posterior p(a | x) from the denoiser: around its output, and as wide as its slope tells.
@@ -153,6 +206,8 @@ def denoiser_guide(
     :param noisy_actions: (batch, action_dim)
     :param sigma: (batch, 1), noise levels, action units
     :param signs: (batch, action_dim), random signs, the direction of the diagonal
+    :param widening: variance of the guide over that of the guessed posterior: a proposal law should be wider than its target
+    :param min_relative_variance: smallest variance of the guide over sigma^2; the largest is 1, the noise itself
     :return: mean and scale of each row, detached
     """
     with th.no_grad():
@@ -160,6 +215,5 @@ def denoiser_guide(
         step = diagonal * sigma
         ahead, behind = denoise(noisy_actions + th.stack([step, -step]), sigma).clamp(-1.0, 1.0)
         slope = ((ahead - behind) * diagonal).sum(dim=1, keepdim=True) / (2 * sigma)
-        # a proposal law should be wider than its target, but needs no more than the noise itself
-        relative_variance = (GUIDE_WIDENING * slope).clamp(GUIDE_MIN_RELATIVE_VARIANCE, 1.0)
+        relative_variance = (widening * slope).clamp(min_relative_variance, 1.0)
         return Guide(denoised_actions.clamp(-1.0, 1.0), sigma * relative_variance.sqrt())

@@ -6,7 +6,6 @@ through x = a + sigma * noise. In the published setting: the score of exp(Q / te
 the whole space. Both are self-normalised averages over actions at which the critic is asked.
 """
 
-import functools
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -14,7 +13,6 @@ from typing import NamedTuple
 import torch as th
 from torch.nn import functional as F
 
-from sb3_dqs.diffusion.networks import SmallestOutput
 from sb3_dqs.diffusion.proposals import TruncatedNormal, antithetic_uniforms
 
 QFunction = Callable[[th.Tensor], th.Tensor]
@@ -28,20 +26,32 @@ N_FOLDS = 4
 MAX_CRITIC_ROWS = 32_768
 
 
-class Estimate(NamedTuple):
+class PosteriorEstimate(NamedTuple):
     """
-    What one call of an estimator found.
+    What is found of the posterior p(a | x) at noisy actions x.
 
-    :param target: (batch, action_dim), posterior mean or score, detached
+    :param mean: (batch, action_dim), E[a | x], in the box, detached
     :param effective_sample_size: (batch,), 1 / sum of squared weights, in [1, n_samples]
-    :param squared_error: (batch, 1), E |a - E[a | x]|^2 under the posterior; None for a score
-    :param q_spread: (batch,), standard deviation of Q over the unguided proposals, in units of Q; None for a score
+    :param squared_error: (batch, 1), E |a - E[a | x]|^2 under the posterior
+    :param q_variance: (batch,), variance of Q over uniform actions on the box, units of Q squared; reliable at large sigma
     """
 
-    target: th.Tensor
+    mean: th.Tensor
     effective_sample_size: th.Tensor
-    squared_error: th.Tensor | None = None
-    q_spread: th.Tensor | None = None
+    squared_error: th.Tensor
+    q_variance: th.Tensor
+
+
+class ScoreEstimate(NamedTuple):
+    """
+    What is found of the smoothed law at noisy actions x.
+
+    :param score: (batch, action_dim), per action unit, detached
+    :param effective_sample_size: (batch,), 1 / sum of squared weights, in [1, n_samples]
+    """
+
+    score: th.Tensor
+    effective_sample_size: th.Tensor
 
 
 class Guide(NamedTuple):
@@ -58,20 +68,14 @@ class Guide(NamedTuple):
 
 class Regression(NamedTuple):
     """
-    One regression step of a diffusion.
+    One regression of a diffusion's network.
 
     :param loss: scalar, to be minimised
-    :param effective_sample_size: scalar, mean over the rows
-    :param entropy: scalar, nats, of the Boltzmann law at this temperature; None where the setting has no estimate of it
-    :param policy_entropy: scalar, nats, of the law that the policy's actions were drawn from; None likewise
-    :param q_spread: scalar, standard deviation of Q over the action box, in units of Q; None likewise
+    :param measures: name -> scalar, detached: what the temperature may be steered by
     """
 
     loss: th.Tensor
-    effective_sample_size: th.Tensor
-    entropy: th.Tensor | None = None
-    policy_entropy: th.Tensor | None = None
-    q_spread: th.Tensor | None = None
+    measures: dict[str, th.Tensor]
 
 
 def box_posterior_mean(
@@ -82,7 +86,7 @@ def box_posterior_mean(
     uniforms: th.Tensor,
     estimator: str = "stein",
     guide: Guide | None = None,
-) -> Estimate:
+) -> PosteriorEstimate:
     """
     Estimate E[a | x] under p(a | x) proportional to exp(Q(a) / temperature) N(x; a, sigma^2 I) on the box.
 
@@ -104,18 +108,19 @@ def box_posterior_mean(
     :param uniforms: (n / 2, batch, action_dim), uniform in [0, 1)
     :param estimator: one of ``BOX_ESTIMATORS``
     :param guide: guess of the posterior's mean and scale
-    :return: posterior mean, inside the box, effective sample size, squared error, and spread of Q
+    :return: posterior mean, effective sample size, squared error, and variance of Q
     """
     if estimator == "stein" and len(uniforms) < 3:
         # a slope through the single pair that is left for it fits perfectly, whatever the control variate is worth
         estimator = "value"
-    proposals, log_corrections, n_unguided = _proposals_and_log_corrections(noisy_actions, sigma, uniforms, guide)
+    proposals, log_corrections, unguided_log_density = _proposals(noisy_actions, sigma, uniforms, guide)
+    n_unguided = len(unguided_log_density)
     if estimator == "value":
         with th.no_grad():
             q_values = q_fn(proposals)
     else:
         q_values, q_gradients = _q_values_and_gradients(q_fn, proposals)
-    q_spread = q_values[:n_unguided].std(dim=0)
+    q_variance = uniform_variance(q_values[:n_unguided], unguided_log_density)
     # weights sum to 1 per noisy action, so adding a constant to Q changes nothing
     weights = th.softmax(q_values / temperature + log_corrections, dim=0)
     effective_sample_size = _effective_sample_size(weights)
@@ -123,7 +128,7 @@ def box_posterior_mean(
     # not corrected for the fitted mean: antithetic pairs know it far better than their number says
     squared_error = _weighted_mean(weights, (proposals - posterior_mean) ** 2).sum(dim=-1, keepdim=True)
     if estimator == "value":
-        return Estimate(posterior_mean, effective_sample_size, squared_error, q_spread)
+        return PosteriorEstimate(posterior_mean, effective_sample_size, squared_error, q_variance)
 
     control_variate = stein_control_variate(proposals, noisy_actions, sigma, q_gradients / temperature)
     if estimator == "stein":
@@ -132,7 +137,7 @@ def box_posterior_mean(
     else:
         coefficient = sigma**2
     posterior_mean = posterior_mean + _weighted_mean(weights, coefficient * control_variate)
-    return Estimate(posterior_mean.clamp(-1.0, 1.0), effective_sample_size, squared_error, q_spread)
+    return PosteriorEstimate(posterior_mean.clamp(-1.0, 1.0), effective_sample_size, squared_error, q_variance)
 
 
 def stein_control_variate(
@@ -155,7 +160,7 @@ def stein_control_variate(
 
 def smoothed_score(
     q_fn: QFunction, noisy_actions: th.Tensor, sigma: th.Tensor, temperature: float | th.Tensor, noise: th.Tensor
-) -> Estimate:
+) -> ScoreEstimate:
     """
     Estimate the score of exp(Q / temperature) smoothed by N(0, sigma^2 I), on the whole space: the published target.
 
@@ -173,45 +178,62 @@ def smoothed_score(
     q_values, q_gradients = _q_values_and_gradients(q_fn, noisy_actions + sigma * noise)
     weights = th.softmax(q_values / temperature, dim=0)
     score = _weighted_mean(weights, q_gradients / temperature)
-    return Estimate(score, _effective_sample_size(weights))
+    return ScoreEstimate(score, _effective_sample_size(weights))
 
 
-def _proposals_and_log_corrections(
+def uniform_variance(q_values: th.Tensor, log_density: th.Tensor) -> th.Tensor:
+    """
+    Variance of Q over uniform actions on the box, from values at antithetic proposals.
+
+    Half the mean squared difference of two independent draws is unbiased for the variance; draws of different pairs are
+    independent, draws of one pair are not. Each difference is weighted towards the uniform law by the proposals' densities.
+
+    :param q_values: (n, batch), n even: first halves of the pairs, then second halves
+    :param log_density: (n, batch), of the proposals, up to a constant per row
+    :return: (batch,), units of Q squared; with a single pair, half the squared difference within it
+    """
+    n_pairs = len(q_values) // 2
+    pairs = th.arange(n_pairs, device=q_values.device).repeat(2)
+    is_independent = (pairs[:, None] != pairs) if n_pairs > 1 else ~th.eye(2, dtype=th.bool, device=q_values.device)
+    weights = th.softmax(-log_density, dim=0)
+    pair_weights = weights[:, None] * weights * is_independent[..., None]
+    squared_differences = (q_values[:, None] - q_values).square() / 2
+    return (pair_weights * squared_differences).sum(dim=(0, 1)) / pair_weights.sum(dim=(0, 1)).clamp(
+        min=th.finfo(weights.dtype).tiny
+    )
+
+
+def _proposals(
     noisy_actions: th.Tensor, sigma: th.Tensor, uniforms: th.Tensor, guide: Guide | None
-) -> tuple[th.Tensor, th.Tensor, int]:
+) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
     """
     Proposals (n, batch, action_dim), the unguided ones first; ln N(a; x, sigma^2 I) minus their log-density, (n, batch), up
-    to a constant per row; and the number of unguided ones.
+    to a constant per row; and the log-density of the unguided ones, up to a constant per row.
     """
     n_pairs = len(uniforms)
     n_guided_pairs = 0 if guide is None else n_pairs // 2
-    n_unguided = 2 * (n_pairs - n_guided_pairs)
     unguided_law = TruncatedNormal(noisy_actions, sigma)
     unguided = unguided_law.sample(antithetic_uniforms(uniforms[n_guided_pairs:]))
     if guide is None or n_guided_pairs == 0:
-        return unguided, noisy_actions.new_zeros(()), n_unguided
+        return unguided, noisy_actions.new_zeros(()), unguided_law.log_density(unguided)
     guided_law = TruncatedNormal(guide.mean, guide.sigma)
     proposals = th.cat([unguided, guided_law.sample(antithetic_uniforms(uniforms[:n_guided_pairs]))])
     # density of the mixture relative to that of the unguided proposals, which N(a; x, sigma^2 I) is proportional to
-    log_ratio = guided_law.log_density(proposals) - unguided_law.log_density(proposals)
+    unguided_log_density = unguided_law.log_density(proposals)
+    log_ratio = guided_law.log_density(proposals) - unguided_log_density
     log_odds = math.log(n_guided_pairs / (n_pairs - n_guided_pairs))
-    return proposals, -F.softplus(log_ratio + log_odds), n_unguided
+    return proposals, -F.softplus(log_ratio + log_odds), unguided_log_density[: len(unguided)]
 
 
 def _q_values_and_gradients(q_fn: QFunction, actions: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
     """Q (n, batch) and its gradient in the action (n, batch, action_dim), both detached."""
-    # Choosing rows would make a GPU wait for the host, and it hardly notices the work that is saved
-    if isinstance(q_fn, SmallestOutput) and not actions.is_cuda:
-        value_and_gradient = q_fn.value_and_gradient
-    else:
-        value_and_gradient = functools.partial(_value_and_gradient_by_autograd, q_fn)
     samples_at_once = max(1, MAX_CRITIC_ROWS // actions.shape[1])
-    chunks = [value_and_gradient(chunk) for chunk in actions.detach().split(samples_at_once)]
+    chunks = [_q_values_and_gradients_of_chunk(q_fn, chunk) for chunk in actions.detach().split(samples_at_once)]
     q_values, q_gradients = zip(*chunks, strict=True)
     return th.cat(q_values), th.cat(q_gradients)
 
 
-def _value_and_gradient_by_autograd(q_fn: QFunction, actions: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+def _q_values_and_gradients_of_chunk(q_fn: QFunction, actions: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
     with th.enable_grad():
         leaf = actions.clone().requires_grad_(True)
         q_values = q_fn(leaf)

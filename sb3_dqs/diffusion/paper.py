@@ -1,20 +1,35 @@
-"""The ``paper`` setting: the algorithm of arXiv:2410.01312 as its authors published it."""
+"""How do the authors learn and sample the law? A score network on the whole space: arXiv:2410.01312 as published."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch as th
 from torch import nn
 
-from sb3_dqs.checks import InputError, check_choice, check_integer, check_sigma_range, is_finite_number
+from sb3_dqs.checks import InputError, as_integer, check_choice, check_sigma_range, is_finite_number
 from sb3_dqs.diffusion.estimators import QFunction, Regression, smoothed_score
 from sb3_dqs.diffusion.networks import ScoreNetwork
 from sb3_dqs.diffusion.noise import GeometricNoise
-from sb3_dqs.diffusion.samplers import euler_maruyama
+from sb3_dqs.diffusion.samplers import PassCallback, euler_maruyama
+
+
+class PaperNoise(NamedTuple):
+    """
+    What one regression draws.
+
+    :param times: (batch, 1), uniform in [0, 1)
+    :param noise: (batch, action_dim), standard normal, added to the actions
+    :param sample_noise: (n_score_samples, batch, action_dim), standard normal
+    """
+
+    times: th.Tensor
+    noise: th.Tensor
+    sample_noise: th.Tensor
 
 
 class PaperDiffusion(nn.Module):
     """
-    Source: DQS, arXiv:2410.01312, as in the authors' code; our deviation: with ``deterministic=True`` the start noise is
+    Source: DQS, arXiv:2410.01312, as in the authors' code; our deviation: with deterministic prediction the start noise is
     given by the caller and fixed, where the authors draw it, so that prediction is a function of observation and weights.
 
     :param features_dim: size of the observation features
@@ -29,14 +44,6 @@ class PaperDiffusion(nn.Module):
     :param loss_weight_offset: the loss at time t is weighted by sigma(t)^2 plus this
     """
 
-    # Critic updates per regression, regression points (None: the critic's whole batch), the share of them that is drawn
-    # from the policy, and the learning rate over the critic's
-    DEFAULT_POLICY_DELAY = 1
-    DEFAULT_BATCH_SIZE: int | None = None
-    ON_POLICY_SHARE = 0.0
-    DEFAULT_LEARNING_RATE_FACTOR = 1.0
-    DEFAULT_EXPLORATION_NOISE = "white"
-
     temperature: th.Tensor
 
     def __init__(
@@ -45,24 +52,22 @@ class PaperDiffusion(nn.Module):
         action_dim: int,
         net_arch: Sequence[int],
         activation_fn: type[nn.Module],
-        n_diffusion_steps: int = 500,
-        n_score_samples: int = 1000,
+        n_diffusion_steps: int,
+        n_score_samples: int,
         sigma_min: float = 1e-5,
         sigma_max: float = 1.0,
         squash: str = "tanh",
         loss_weight_offset: float = 1e-3,
     ):
         super().__init__()
-        check_integer("n_diffusion_steps", n_diffusion_steps, 1, "500 is the published number")
-        check_integer("n_score_samples", n_score_samples, 2, "1000 is the published number")
+        self.n_diffusion_steps = as_integer("n_diffusion_steps", n_diffusion_steps, 1, "500 is the published number")
+        self.n_score_samples = as_integer("n_score_samples", n_score_samples, 2, "1000 is the published number")
         check_sigma_range(sigma_min, sigma_max)
         check_choice("squash", squash, ["tanh", "clip"])
         if not is_finite_number(loss_weight_offset) or loss_weight_offset < 0:
             raise InputError(
                 f"loss_weight_offset must be a number >= 0, got {loss_weight_offset!r}; 1e-3 is the published value"
             )
-        self.n_diffusion_steps = n_diffusion_steps
-        self.n_score_samples = n_score_samples
         self.squash = squash
         self.loss_weight_offset = loss_weight_offset
         self.process = GeometricNoise(sigma_min, sigma_max)
@@ -70,13 +75,21 @@ class PaperDiffusion(nn.Module):
         # The network is fed the temperature: the one of the last regression is part of the policy and saved with it.
         self.register_buffer("temperature", th.ones(()))
 
-    def sample_actions(self, features: th.Tensor, start_noise: th.Tensor, deterministic: bool = False) -> th.Tensor:
+    def sample_actions(
+        self,
+        features: th.Tensor,
+        start_noise: th.Tensor,
+        step_noise: th.Tensor | None = None,
+        callback: PassCallback | None = None,
+    ) -> th.Tensor:
         """
-        Integrate the reverse-time SDE from N(0, sigma(1)^2 I); without further noise when deterministic.
+        Integrate the reverse-time SDE from N(0, sigma(1)^2 I).
 
         :param features: (batch, features_dim)
         :param start_noise: (batch, action_dim), standard normal
-        :param deterministic: the published evaluation mode, which leaves out the noise of every step
+        :param step_noise: (n_diffusion_steps, batch, action_dim), standard normal; None for the published evaluation mode,
+            which leaves out the noise of every step
+        :param callback: called with the noisy actions before each network pass
         :return: (batch, action_dim), in [-1, 1]
         """
         score = self.score_network.condition(features, self.temperature)
@@ -84,35 +97,40 @@ class PaperDiffusion(nn.Module):
         def score_fn(noisy_actions: th.Tensor, time: float) -> th.Tensor:
             return score(noisy_actions, noisy_actions.new_full((1, 1), time))
 
-        step_noise = None
-        if not deterministic:
-            shape = (self.n_diffusion_steps, *start_noise.shape)
-            step_noise = th.randn(shape, dtype=start_noise.dtype, device=start_noise.device)
-        sigma_at_one = self.process.sigma(start_noise.new_ones(1, 1))
-        actions = euler_maruyama(score_fn, sigma_at_one * start_noise, self.process, self.n_diffusion_steps, step_noise)
+        noisy_actions = self.process.sigma(start_noise.new_ones(1, 1)) * start_noise
+        actions = euler_maruyama(score_fn, noisy_actions, self.process, self.n_diffusion_steps, step_noise, callback)
         return actions.tanh() if self.squash == "tanh" else actions.clamp(-1.0, 1.0)
 
+    def draw_noise(self, actions: th.Tensor) -> PaperNoise:
+        """
+        :param actions: (batch, action_dim) of the regression points, for size, type and device
+        :return: random numbers for :meth:`regress`, from torch's generator
+        """
+        samples_shape = (self.n_score_samples, *actions.shape)
+        return PaperNoise(
+            times=th.rand_like(actions[:, :1]),
+            noise=th.randn_like(actions),
+            sample_noise=th.randn(samples_shape, dtype=actions.dtype, device=actions.device),
+        )
+
     def regress(
-        self, features: th.Tensor, actions: th.Tensor, n_on_policy: int, q_fn: QFunction, temperature: th.Tensor
+        self, features: th.Tensor, actions: th.Tensor, q_fn: QFunction, temperature: th.Tensor, noise: PaperNoise
     ) -> Regression:
         """
         One regression of the score network on the Monte Carlo score at noised actions.
 
         :param features: (batch, features_dim), may require gradients
         :param actions: (batch, action_dim), in [-1, 1]
-        :param n_on_policy: without effect: the published algorithm treats all actions alike
         :param q_fn: maps actions (n, batch, action_dim) to Q values (n, batch) of the same observations
         :param temperature: scalar > 0, in units of Q
-        :return: loss and effective sample size
+        :param noise: of :meth:`draw_noise`
+        :return: loss, and the measure ``effective_sample_size``
         """
         self.temperature.copy_(temperature)
-        time = th.rand_like(actions[:, :1])
-        sigma = self.process.sigma(time)
-        noisy_actions = actions + sigma * th.randn_like(actions)
-        noise = th.randn((self.n_score_samples, *actions.shape), dtype=actions.dtype, device=actions.device)
-        estimate = smoothed_score(q_fn, noisy_actions, sigma, temperature, noise)
+        sigma = self.process.sigma(noise.times)
+        noisy_actions = actions + sigma * noise.noise
 
-        scores = self.score_network.condition(features, self.temperature)(noisy_actions, time)
-        weight = sigma**2 + self.loss_weight_offset
-        loss = (weight * (scores - estimate.target) ** 2).mean()
-        return Regression(loss, estimate.effective_sample_size.mean())
+        estimate = smoothed_score(q_fn, noisy_actions, sigma, temperature, noise.sample_noise)
+        scores = self.score_network.condition(features, self.temperature)(noisy_actions, noise.times)
+        loss = ((sigma**2 + self.loss_weight_offset) * (scores - estimate.score) ** 2).mean()
+        return Regression(loss, {"effective_sample_size": estimate.effective_sample_size.mean()})

@@ -16,8 +16,8 @@ MAX_SIGMAS_OUTSIDE = 12.0
 # From this half-width of the box on, in units of sigma, the far wall is out of reach of any mean (below 1e-6 sigma).
 FAR_WALL_SIGMAS = 5.0
 
-# Half the spacing of float32 draws on [0, 1)
-SMALLEST_UNIFORM = 2.0**-25
+# Half the spacing of float32 draws on [0, 1), and the largest float32 below 1
+SMALLEST_UNIFORM, LARGEST_UNIFORM = 2.0**-25, 1 - 2.0**-24
 
 SQRT_HALF = math.sqrt(0.5)
 
@@ -56,8 +56,8 @@ class TruncatedNormal:
         :param uniforms: (n, batch, action_dim), in [0, 1]
         :return: (n, batch, action_dim), in [-1, 1]
         """
-        # the inverse CDF of a draw that rounds to 0 is the far wall, however far away that is
-        uniforms = uniforms.clamp(min=SMALLEST_UNIFORM)
+        # the inverse CDF of a draw of 0 or 1 is a wall, however far away that is
+        uniforms = uniforms.clamp(SMALLEST_UNIFORM, LARGEST_UNIFORM)
         quantile = th.special.ndtri(th.lerp(self.far_tail, self.near_tail, uniforms) / 2)
         mirrored = (-self.distance - self.sigma * quantile).clamp(-1.0, 1.0)
         return th.where(self.mean > 0, -mirrored, mirrored)
@@ -87,7 +87,8 @@ def truncated_normal_mean(mean: th.Tensor, sigma: float | th.Tensor) -> th.Tenso
     else:
         density_difference = th.exp(-far_wall.square()) - th.exp(-near_wall.square())
         mass = th.erfc(near_wall) - th.erfc(far_wall)
-    return (distance + math.sqrt(2 / math.pi) * sigma * (density_difference / mass)).copysign(mean)
+    distance_of_mean = distance + math.sqrt(2 / math.pi) * sigma * (density_difference / mass)
+    return th.where(mean < 0, -distance_of_mean, distance_of_mean)
 
 
 def _mirrored_walls(mean: th.Tensor, sigma: float | th.Tensor) -> tuple[th.Tensor, th.Tensor, th.Tensor]:

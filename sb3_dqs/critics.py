@@ -1,0 +1,197 @@
+"""How are values learned and asked? Values of transitions, TD target and loss, and the critic as a function of the action."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch as th
+from sb3_contrib.common.torch_layers import BatchRenorm
+from sb3_contrib.crossq.policies import CrossQCritic
+from stable_baselines3.common.policies import BaseModel, ContinuousCritic
+from stable_baselines3.common.type_aliases import PyTorchObs
+from torch import nn
+from torch.nn import functional as F
+from torch.utils._pytree import tree_map
+
+from sb3_dqs.diffusion.estimators import QFunction
+
+# These critics put every row of [features, action] through each of ``q_networks``, so features can be computed once.
+FORWARDS_BY_Q_NETWORKS = (ContinuousCritic.forward, CrossQCritic.forward)
+
+
+def transition_values(
+    critic: BaseModel,
+    critic_target: BaseModel | None,
+    observations: PyTorchObs,
+    actions: th.Tensor,
+    next_observations: PyTorchObs,
+    next_actions: th.Tensor,
+) -> tuple[Sequence[th.Tensor], th.Tensor]:
+    """
+    Values at both ends of transitions: with a target network, each end by its own network; without, in one joint pass, so
+    that normalisation layers take their statistics from both laws of actions.
+
+    Source of the joint pass: CrossQ, arXiv:1902.05605.
+
+    :param critic: maps observations and actions to a tuple of Q values (batch, 1)
+    :param critic_target: a slowly following copy, or None
+    :param observations: of a batch
+    :param actions: (batch, action_dim), in [-1, 1]
+    :param next_observations: of the batch
+    :param next_actions: (batch, action_dim), in [-1, 1]
+    :return: Q values (batch, 1) of each of the ensemble at observations and actions; the smallest Q of the ensemble at next
+        observations and actions, (batch, 1), detached
+    """
+    if critic_target is None:
+        all_observations = tree_map(lambda first, second: th.cat([first, second]), observations, next_observations)
+        all_q_values = critic(all_observations, th.cat([actions, next_actions]))
+        q_values, next_q_values = zip(*(values.chunk(2) for values in all_q_values), strict=True)
+    else:
+        q_values = critic(observations, actions)
+        with th.no_grad():
+            next_q_values = critic_target(next_observations, next_actions)
+    return q_values, smallest(next_q_values).detach()
+
+
+def td_targets(rewards: th.Tensor, dones: th.Tensor, discounts: float | th.Tensor, next_q_values: th.Tensor) -> th.Tensor:
+    """
+    What Q of a transition should be: reward + discount * next Q, unless terminated. No entropy term: the paper's backup.
+
+    :param rewards: (batch, 1)
+    :param dones: (batch, 1), 1 where the next observation is terminal
+    :param discounts: of the next value; (batch, 1) where it differs between rows, as with n-step returns
+    :param next_q_values: (batch, 1)
+    :return: (batch, 1)
+    """
+    return rewards + (1 - dones) * discounts * next_q_values
+
+
+def td_loss(q_values: Sequence[th.Tensor], target_q_values: th.Tensor) -> th.Tensor:
+    """
+    :param q_values: (batch, 1) of each of the ensemble
+    :param target_q_values: (batch, 1)
+    :return: scalar, half the sum over the ensemble of mean squared errors
+    """
+    return 0.5 * th.stack([F.mse_loss(values, target_q_values) for values in q_values]).sum()
+
+
+def smallest(q_values: Sequence[th.Tensor]) -> th.Tensor:
+    """
+    :param q_values: (batch, 1) of each of the ensemble
+    :return: (batch, 1), the smallest of the ensemble
+    """
+    return th.cat(tuple(q_values), dim=1).amin(dim=1, keepdim=True)
+
+
+@contextmanager
+def evaluating(critic: BaseModel) -> Iterator[None]:
+    """
+    Ask the critic without teaching it: inside, statistics of normalisation layers stay as they are, and dropout is off.
+
+    :param critic: in training mode or not, as it will be afterwards
+    """
+    was_training = critic.training
+    critic.set_training_mode(False)
+    try:
+        yield
+    finally:
+        critic.set_training_mode(was_training)
+
+
+def smallest_q_fn(critic: BaseModel, observations: PyTorchObs) -> QFunction:
+    """
+    The critic as a function of the action alone: the one place where SB3's networks meet the diffusion's mathematics.
+
+    It is the smallest of what ``critic(observations, actions)`` returns, for any critic. Where the critic's own forward pass
+    puts [features, action] through ``q_networks``, the features, and their share of a first linear layer, are computed once.
+
+    :param critic: maps observations and actions to a tuple of Q values (batch, 1); in evaluation mode, see :func:`evaluating`
+    :param observations: of a batch
+    :return: maps actions (n, batch, action_dim) in [-1, 1] to the smallest Q of the ensemble, (n, batch); differentiable
+        in the actions
+    """
+    if type(critic).forward not in FORWARDS_BY_Q_NETWORKS or critic._forward_hooks or critic._forward_pre_hooks:
+        return lambda actions: _smallest_of_whole_critic(critic, observations, actions)
+    with th.no_grad():
+        features = critic.extract_features(observations, critic.features_extractor)  # type: ignore[arg-type]
+        networks = [_conditioned(network, features) for network in critic.q_networks]  # type: ignore[union-attr]
+
+    def q_fn(actions: th.Tensor) -> th.Tensor:
+        return th.stack([network(actions) for network in networks]).amin(dim=0)
+
+    return q_fn
+
+
+def _smallest_of_whole_critic(critic: BaseModel, observations: PyTorchObs, actions: th.Tensor) -> th.Tensor:
+    n_actions, batch_size, _ = actions.shape
+    repeated = tree_map(lambda values: values.expand(n_actions, *values.shape).flatten(end_dim=1), observations)
+    return smallest(critic(repeated, actions.flatten(end_dim=1))).view(n_actions, batch_size)
+
+
+class _Affine(NamedTuple):
+    weight: th.Tensor
+    bias: th.Tensor | None
+
+    def __call__(self, values: th.Tensor) -> th.Tensor:
+        return F.linear(values, self.weight, self.bias)
+
+
+def _conditioned(network: nn.Module, features: th.Tensor) -> QFunction:
+    """The network on [features, actions] as a function of actions (n, batch, action_dim), to (n, batch)."""
+    layers = _folded(network)
+    first = layers[0] if layers else None
+    if not isinstance(first, _Affine):
+
+        def on_all_inputs(actions: th.Tensor) -> th.Tensor:
+            inputs = th.cat([features.expand(*actions.shape[:-1], -1), actions], dim=-1)
+            return network(inputs.flatten(end_dim=-2)).view(actions.shape[:-1])
+
+        return on_all_inputs
+
+    features_dim = features.shape[-1]
+    features_part = F.linear(features, first.weight[:, :features_dim], first.bias)
+    actions_weight = first.weight[:, features_dim:]
+
+    def on_actions(actions: th.Tensor) -> th.Tensor:
+        # the later layers get rows, as in the network itself
+        hidden = (features_part + F.linear(actions, actions_weight)).flatten(end_dim=-2)
+        for layer in layers[1:]:
+            hidden = layer(hidden)
+        return hidden.view(actions.shape[:-1])
+
+    return on_actions
+
+
+def _folded(network: nn.Module) -> list[Callable[[th.Tensor], th.Tensor]]:
+    """
+    The layers of an ``nn.Sequential``, where each batch renormalisation, which is affine in evaluation mode, is part of the
+    linear layer behind it; none for another kind of network.
+    """
+    if type(network) is not nn.Sequential or _has_hooks(network):
+        return []
+    layers: list[Callable[[th.Tensor], th.Tensor]] = []
+    waiting: BatchRenorm | None = None
+    for layer in network:
+        if isinstance(layer, BatchRenorm) and not layer.training and waiting is None and not _has_hooks(layer):
+            waiting = layer
+        elif type(layer) is nn.Linear and not _has_hooks(layer):
+            layers.append(_Affine(layer.weight, layer.bias) if waiting is None else _fold(waiting, layer))
+            waiting = None
+        else:
+            layers += [layer] if waiting is None else [waiting, layer]
+            waiting = None
+    return layers if waiting is None else [*layers, waiting]
+
+
+def _fold(norm: BatchRenorm, linear: nn.Linear) -> _Affine:
+    scale = (norm.ra_var + norm.eps).rsqrt()  # type: ignore[operator, union-attr]
+    shift = -norm.ra_mean * scale  # type: ignore[operator]
+    if norm.affine:
+        scale, shift = scale * norm.scale, shift * norm.scale + norm.bias
+    weight = linear.weight * scale
+    bias = F.linear(shift, linear.weight, linear.bias)
+    return _Affine(weight, bias)
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks)

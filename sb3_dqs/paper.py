@@ -1,0 +1,150 @@
+"""How do the authors of DQS do it? Diffusion Q-Sampling as published, with its published values: arXiv:2410.01312."""
+
+from typing import Any, ClassVar
+
+import torch as th
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.noise import ActionNoise
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv, PyTorchObs, Schedule
+from torch.utils._pytree import tree_map
+
+from sb3_dqs.checks import InputError
+from sb3_dqs.critics import smallest_q_fn
+from sb3_dqs.diffusion.estimators import Regression
+from sb3_dqs.diffusion.paper import PaperDiffusion
+from sb3_dqs.diffusion.samplers import PassCallback
+from sb3_dqs.dqs import DQS, Batch
+from sb3_dqs.policies import CnnPolicy, DiffusionActor, DiffusionPolicy, MultiInputPolicy
+
+
+class PaperActor(DiffusionActor):
+    """Actor of the published algorithm: :class:`DiffusionActor` whose sampler draws noise at every step."""
+
+    diffusion_class = PaperDiffusion
+
+    def sample_actions(self, features: th.Tensor, start_noise: th.Tensor, callback: PassCallback | None = None) -> th.Tensor:
+        shape = (self.diffusion.n_diffusion_steps, *start_noise.shape)
+        step_noise = th.randn(shape, dtype=start_noise.dtype, device=start_noise.device)
+        return self.diffusion.sample_actions(features, start_noise, step_noise, callback)
+
+
+class PaperPolicy(DiffusionPolicy):
+    """Policy class (with both actor and critic) for the published algorithm."""
+
+    actor_class = PaperActor
+
+
+class PaperCnnPolicy(PaperPolicy, CnnPolicy):
+    """Policy class of the published algorithm on images."""
+
+
+class PaperMultiInputPolicy(PaperPolicy, MultiInputPolicy):
+    """Policy class of the published algorithm on Dict observations."""
+
+
+class PaperDQS(DQS):
+    """
+    Diffusion Q-Sampling as published, arXiv:2410.01312, for comparison with :class:`~sb3_dqs.dqs.DQS`.
+
+    The score network regresses on Monte Carlo estimates of the score of exp(Q / temperature) on the whole space, smoothed by
+    noise, at replay actions; actions come from a reverse-time SDE, then tanh; the temperature is set by hand. Our deviation:
+    the start noise of deterministic prediction is fixed. It takes 500 times the critic evaluations per update that DQS takes.
+
+    :param learning_rate: of critic and actor
+    :param temperature: a float > 0 or an SB3 schedule, in units of Q; the authors also anneal it, as
+        :class:`~sb3_dqs.temperature.LogLinearSchedule` does
+    :param n_score_samples: noised copies per regression point at which the critic's gradient is taken
+    :param n_diffusion_steps: Euler-Maruyama steps, each a network pass, per sampled action
+    :param actor_batch_size: regression points per update; at most the ``batch_size`` rows of the critic's batch
+    :param component_kwargs: ``{"diffusion": {...}}`` of :class:`~sb3_dqs.diffusion.paper.PaperDiffusion`
+
+    All other arguments are those of :class:`~sb3_dqs.dqs.DQS`.
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
+        "MlpPolicy": PaperPolicy,
+        "CnnPolicy": PaperCnnPolicy,
+        "MultiInputPolicy": PaperMultiInputPolicy,
+    }
+
+    def __init__(
+        self,
+        policy: str | type[PaperPolicy],
+        env: GymEnv | str,
+        learning_rate: float | Schedule = 3e-4,
+        buffer_size: int = 1_000_000,  # 1e6
+        learning_starts: int = 10_000,
+        batch_size: int = 256,
+        tau: float = 0.005,
+        gamma: float = 0.99,
+        train_freq: int | tuple[int, str] = 1,
+        gradient_steps: int = 1,
+        action_noise: ActionNoise | None = None,
+        replay_buffer_class: type[ReplayBuffer] | None = None,
+        replay_buffer_kwargs: dict[str, Any] | None = None,
+        optimize_memory_usage: bool = False,
+        n_steps: int = 1,
+        temperature: float | Schedule = 0.05,
+        n_score_samples: int = 1_000,
+        n_diffusion_steps: int = 500,
+        actor_batch_size: int = 256,
+        component_kwargs: dict[str, dict[str, Any]] | None = None,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: th.device | str = "auto",
+        _init_setup_model: bool = True,
+    ):
+        super().__init__(
+            policy,
+            env,
+            learning_rate,
+            buffer_size,
+            learning_starts,
+            batch_size,
+            tau,
+            gamma,
+            train_freq,
+            gradient_steps,
+            action_noise,
+            replay_buffer_class=replay_buffer_class,
+            replay_buffer_kwargs=replay_buffer_kwargs,
+            optimize_memory_usage=optimize_memory_usage,
+            n_steps=n_steps,
+            temperature=temperature,
+            n_score_samples=n_score_samples,
+            n_diffusion_steps=n_diffusion_steps,
+            actor_batch_size=actor_batch_size,
+            # what the published algorithm has not: each switched off
+            policy_delay=1,
+            actor_learning_rate_factor=1.0,
+            n_action_candidates=1,
+            exploration_correlation_time=0.0,
+            component_kwargs=component_kwargs,
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            policy_kwargs=policy_kwargs,
+            verbose=verbose,
+            seed=seed,
+            device=device,
+            _init_setup_model=_init_setup_model,
+        )
+
+    def _setup_temperature(self) -> None:
+        if isinstance(self.temperature, str):
+            raise InputError(
+                f"temperature must be a number > 0 or a schedule, got {self.temperature!r}; the published algorithm learns no "
+                "temperature (0.05 is its constant), DQS does"
+            )
+        super()._setup_temperature()
+
+    def _regress(self, batch: Batch, next_observations: PyTorchObs, next_actions: th.Tensor) -> Regression:
+        diffusion, n_points = self.actor.diffusion, min(self.actor_batch_size, len(batch.actions))
+        rows = th.rand(len(batch.actions), device=batch.actions.device).argsort()[:n_points]
+        observations, actions = tree_map(lambda values: values[rows], (batch.observations, batch.actions))
+        features = self.actor.extract_features(observations, self.actor.features_extractor)
+        q_fn = smallest_q_fn(self.critic, observations)
+        return diffusion.regress(features, actions, q_fn, self.thermostat.value, diffusion.draw_noise(actions))

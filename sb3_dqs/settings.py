@@ -1,0 +1,353 @@
+"""Are the settings usable, and may they change on a live model? Free functions, whose errors name value and remedy."""
+
+import functools
+import inspect
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from gymnasium import spaces
+from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer, ReplayBuffer
+from stable_baselines3.common.type_aliases import DictReplayBufferSamples, ReplayBufferSamples
+
+from sb3_dqs.checks import InputError, SpaceError, as_integer, check_choice, check_positive, is_finite_number
+from sb3_dqs.temperature import checked_target_entropy
+
+if TYPE_CHECKING:
+    from sb3_dqs.dqs import DQS
+
+# Whole numbers: the smallest allowed value, and a remedy
+INTEGERS = {
+    "buffer_size": (1, "1_000_000 is the default"),
+    "learning_starts": (0, "0 starts learning at once"),
+    "batch_size": (1, "256 is the default"),
+    "gradient_steps": (-1, "-1 does as many updates as steps were taken"),
+    "n_steps": (1, "1 is the usual one-step return"),
+    "cooling_updates": (0, "0 starts with the final entropy target"),
+    "actor_batch_size": (1, "64 is the default"),
+    "policy_delay": (1, "1 updates actor and critic together"),
+    "n_action_candidates": (1, "1 takes the first candidate without asking the critic"),
+}
+
+# Built into networks, buffer or generators when the model is made
+FIXED = {
+    "buffer_size",
+    "replay_buffer_class",
+    "replay_buffer_kwargs",
+    "optimize_memory_usage",
+    "n_steps",
+    "n_score_samples",
+    "n_diffusion_steps",
+    "n_action_candidates",
+    "component_kwargs",
+    "policy_kwargs",
+    "seed",
+    "device",
+}
+
+# Not settings that a live model could take: SB3 itself sets them
+NOT_SETTINGS = {"self", "policy", "env", "_init_setup_model"}
+
+# Arguments of SB3's and sb3-contrib's algorithms that DQS has not, and what to use
+COUNTERPARTS = {
+    "ent_coef": "temperature, in units of Q: a number, a schedule or 'auto'",
+    "target_update_interval": "tau: the target network follows at every update",
+    "use_sde": "exploration_correlation_time, which correlates the actions of an episode",
+    "sde_sample_freq": "exploration_correlation_time, which correlates the actions of an episode",
+    "use_sde_at_warmup": "exploration_correlation_time, which correlates the actions of an episode",
+    "target_policy_noise": "temperature: the policy itself is random",
+    "target_noise_clip": "temperature: the policy itself is random",
+    "top_quantiles_to_drop_per_net": "policy_kwargs=dict(n_critics=...): the smallest of the ensemble counts",
+    "log_std_init": "temperature: there is no standard deviation to start from",
+    "use_expln": "temperature: there is no standard deviation to transform",
+    "clip_mean": "nothing: actions are inside the box by construction",
+}
+
+# How far stored actions may lie outside of [-1, 1], by rounding
+ROUNDING = 1e-4
+
+
+class ArgumentError(InputError, TypeError):
+    """An argument that does not exist: Python raises TypeError, so that either can be caught."""
+
+
+def arguments_of(function: Callable) -> set[str]:
+    """
+    :param function: anything that can be called
+    :return: names of its arguments
+    """
+    return set(inspect.signature(function).parameters)
+
+
+@functools.cache
+def settings_of(algorithm: type["DQS"]) -> set[str]:
+    """
+    :param algorithm: DQS or a subclass
+    :return: names of the arguments of its constructor and of those of its bases
+    """
+    return {
+        name
+        for base in algorithm.__mro__
+        if base.__module__.startswith("sb3_dqs") or base is algorithm
+        for name in inspect.signature(base.__init__).parameters
+    } - NOT_SETTINGS
+
+
+def check_argument_names(algorithm: type["DQS"], names: Any) -> None:
+    """
+    :param algorithm: DQS or a subclass
+    :param names: of arguments that are about to be passed to its constructor or to ``load``
+    :raises TypeError: (also a ValueError) if it has no such argument; names its counterpart or the nearest match
+    """
+    parameters = inspect.signature(algorithm.__init__).parameters
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    for name in names:
+        if name not in parameters:
+            hint = _hint_for(name, set(parameters) - {"self"})
+            raise ArgumentError(f"{algorithm.__name__} has no argument {name!r}; {hint}")
+
+
+def component_kwargs(model: "DQS", component: str, constructor: type, given: Iterable[str]) -> dict[str, Any]:
+    """
+    :param model: whose ``component_kwargs`` hold arguments of its parts
+    :param component: key of ``component_kwargs``
+    :param constructor: of the object that takes the arguments
+    :param given: names of its arguments that are settings of the model
+    :return: the arguments
+    :raises ValueError: if they are no dictionary, or the object has no such argument
+    """
+    kwargs, where = (model.component_kwargs or {}).get(component, {}), f"component_kwargs[{component!r}]"
+    if not isinstance(kwargs, dict):
+        raise InputError(f"{where} must be a dictionary of arguments of {constructor.__name__}, got {kwargs!r}")
+    known = {
+        name: parameter
+        for name, parameter in inspect.signature(constructor).parameters.items()
+        if parameter.default is not inspect.Parameter.empty and name not in given
+    }
+    for name in kwargs:
+        if name in given:
+            raise InputError(f"{where} must not hold {name!r}, a setting of {type(model).__name__}: pass it as an argument")
+        if name not in known:
+            raise InputError(f"{constructor.__name__} has no argument {name!r} in {where}; {_hint_for(name, set(known))}")
+    return kwargs
+
+
+def check_settings(model: "DQS") -> None:
+    """
+    Check all settings of a model that is about to be set up or changed, and take whole numbers as integers.
+
+    :param model: with its settings as they were given
+    :raises ValueError: if one cannot be used
+    """
+    check_action_space(model.action_space)
+    _check_policy(model)
+    for name, (minimum, remedy) in INTEGERS.items():
+        model.__dict__[name] = as_integer(name, getattr(model, name), minimum, remedy)
+    if "stats_window_size" in model.__dict__:  # given to load() or set: SB3 keeps it under another name
+        given = model.__dict__.pop("stats_window_size")
+        model._stats_window_size = as_integer("stats_window_size", given, 1, "100 is the default")
+    _check_numbers(model)
+    _check_temperature(model)
+    _check_replay_buffer_settings(model)
+    components = {"diffusion", "temperature"}
+    if not isinstance(model.component_kwargs or {}, dict):
+        raise InputError(f"component_kwargs must be a dictionary, got {model.component_kwargs!r}; its keys are {components}")
+    for component in model.component_kwargs or {}:
+        check_choice("each key of component_kwargs", component, sorted(components))
+
+
+def check_action_space(space: spaces.Space) -> None:
+    """
+    :param space: of the actions
+    :raises ValueError: (also an AssertionError) unless every coordinate can be scaled to [-1, 1]
+    """
+    if not isinstance(space, spaces.Box) or not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
+        raise SpaceError(f"DQS needs a bounded Box action space, got {space}; rescale or wrap the environment's")
+    with np.errstate(over="ignore"):
+        widths = space.high - space.low
+    bad = np.argwhere(~np.isfinite(widths) | (widths <= 0))
+    if len(bad):
+        where = tuple(int(index) for index in bad[0])
+        raise SpaceError(
+            f"action coordinate {where} has bounds {space.low[where]} and {space.high[where]}, which cannot be scaled to "
+            "[-1, 1]; leave a constant coordinate out by an action wrapper, and narrow bounds that are too far apart"
+        )
+
+
+def _check_policy(model: "DQS") -> None:
+    name, algorithm = model.policy_class.__name__, type(model).__name__
+    diffusion = model.policy_aliases["MlpPolicy"].actor_class.diffusion_class  # type: ignore[attr-defined]
+    actor_class = getattr(model.policy_class, "actor_class", None)
+    if actor_class is None or not issubclass(actor_class.diffusion_class, diffusion):
+        raise InputError(
+            f"policy must be one of {sorted(model.policy_aliases)} or a subclass, got {name}, which is not of {algorithm}; "
+            "load a file with the algorithm that saved it"
+        )
+    if not isinstance(model.policy_kwargs, dict):
+        raise InputError(
+            f"policy_kwargs must be a dictionary, got {model.policy_kwargs!r}; for example dict(net_arch=[256, 256])"
+        )
+    for key in model.policy_kwargs:
+        if key in settings_of(type(model)) | {"diffusion_kwargs"}:
+            raise InputError(f"policy_kwargs must not hold {key!r}; pass it as an argument of {algorithm}")
+        if key in COUNTERPARTS:
+            raise InputError(
+                f"policy_kwargs must not hold {key!r}, which policies of {algorithm} have not; leave it out. Its counterpart: "
+                f"{COUNTERPARTS[key]}"
+            )
+
+
+def _check_numbers(model: "DQS") -> None:
+    for name in ("gamma", "tau"):
+        value = getattr(model, name)
+        if not is_finite_number(value) or not 0 <= value <= 1:
+            raise InputError(f"{name} must be a number in [0, 1], got {value!r}{_as_number(value)}")
+    learning_rate = model.learning_rate
+    if not callable(learning_rate) and not (is_finite_number(learning_rate) and learning_rate >= 0):
+        raise InputError(
+            f"learning_rate must be a finite number >= 0 or a schedule, got {learning_rate!r}{_as_number(learning_rate)}"
+        )
+    check_positive("actor_learning_rate_factor", model.actor_learning_rate_factor, "1 gives both the same rate")
+    correlation_time = model.exploration_correlation_time
+    if not is_finite_number(correlation_time) or correlation_time < 0:
+        raise InputError(
+            f"exploration_correlation_time must be a finite number of steps >= 0, got {correlation_time!r}"
+            f"{_as_number(correlation_time)}; 0 explores without correlation"
+        )
+    if not isinstance(model.train_freq, tuple | list):
+        model.__dict__["train_freq"] = as_integer("train_freq", model.train_freq, 1, "1 trains after every step")
+
+
+def _check_temperature(model: "DQS") -> None:
+    if isinstance(model.temperature, str):
+        check_choice("temperature", model.temperature, ["auto"])
+        checked_target_entropy(model.target_entropy, int(np.prod(model.action_space.shape)))  # type: ignore[arg-type]
+    elif model.target_entropy != "auto":
+        raise InputError(
+            f"target_entropy={model.target_entropy!r} has no effect without the automatic temperature; leave it out (to load "
+            "a model that was saved with it: load(..., target_entropy='auto')), or choose temperature='auto'"
+        )
+
+
+def _check_replay_buffer_settings(model: "DQS") -> None:
+    if model.n_steps == 1:
+        return
+    if isinstance(model.observation_space, spaces.Dict):
+        raise InputError(f"n_steps={model.n_steps} needs observations that are no Dict: SB3 has no such buffer; use n_steps=1")
+    chosen = model.replay_buffer_class
+    if chosen is not None and not _is_sb3_default(chosen) and not issubclass(chosen, NStepReplayBuffer):
+        raise InputError(
+            f"n_steps={model.n_steps} needs SB3's NStepReplayBuffer, and {chosen.__name__} has one-step returns; leave "
+            "replay_buffer_class out, or use n_steps=1"
+        )
+
+
+def choose_replay_buffer_anew(model: "DQS") -> None:
+    """
+    Forget which of its standard buffers SB3 chose when the model was made: ``n_steps`` and ``gamma`` may differ when loaded.
+
+    :param model: about to be set up
+    """
+    if model.replay_buffer_class is not None and _is_sb3_default(model.replay_buffer_class):
+        model.replay_buffer_class = None
+        kwargs = model.replay_buffer_kwargs
+        model.replay_buffer_kwargs = {name: kwargs[name] for name in kwargs if name not in ("n_steps", "gamma")}
+
+
+def _is_sb3_default(buffer_class: type[ReplayBuffer]) -> bool:
+    return buffer_class in (ReplayBuffer, DictReplayBuffer, NStepReplayBuffer)
+
+
+def change(model: "DQS", name: str, value: Any) -> None:
+    """
+    Change a setting of a live model, so that it acts from now on; or leave the model as it was.
+
+    :param model: set up
+    :param name: of a setting
+    :param value: its new value
+    :raises ValueError: if the setting is fixed, or the value not usable
+    """
+    algorithm = type(model).__name__
+    if name in FIXED:
+        raise InputError(
+            f"{name} is built into the model and cannot change on a live one; pass it to {algorithm}(...) or, for a saved "
+            f"model, to {algorithm}.load(path, {name}=...)"
+        )
+    if name not in inspect.signature(type(model).__init__).parameters:
+        raise InputError(f"{name} is no setting of {algorithm}")
+    previous = dict(model.__dict__)
+    model.__dict__[name] = value
+    try:
+        check_settings(model)
+        if name == "learning_rate":
+            model._setup_lr_schedule()
+        elif name == "train_freq":
+            model._convert_train_freq()
+        elif name == "exploration_correlation_time":
+            model.start_noise = None
+        elif name == "gamma" and isinstance(model.replay_buffer, NStepReplayBuffer):
+            model.replay_buffer.gamma = value
+        elif name in ("temperature", "target_entropy"):
+            model._setup_temperature()
+    except (ValueError, AssertionError):
+        model.__dict__.update(previous)
+        raise
+
+
+def check_replay_buffer(model: "DQS") -> None:
+    """
+    :param model: about to learn
+    :raises ValueError: if its buffer, loaded or assigned, does not fit its environments
+    """
+    buffer = model.replay_buffer
+    if buffer is not None and buffer.n_envs != model.n_envs:
+        raise InputError(
+            f"the replay buffer holds transitions of {buffer.n_envs} environments, and the model has {model.n_envs}; continue "
+            f"with {buffer.n_envs} environments, or without the buffer"
+        )
+
+
+def check_transition(observations: Any, rewards: np.ndarray) -> None:
+    """
+    :param observations: of all environments, after a step; array or dictionary of arrays
+    :param rewards: (n_envs,)
+    :raises ValueError: if one is not finite: it would make the networks so
+    """
+    named = observations if isinstance(observations, dict) else {"observation": observations}
+    for name, values in {**named, "reward": rewards}.items():
+        values = np.asarray(values)
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            index = int(np.argwhere(~np.isfinite(values))[0][0])
+            raise InputError(
+                f"{name} of environment {index} is not finite: {values[index]}. It was not stored, so the model is as it was "
+                "and can be saved; mend the environment (SB3's VecCheckNan finds the step)"
+            )
+
+
+def check_batch(batch: ReplayBufferSamples | DictReplayBufferSamples) -> None:
+    """
+    :param batch: first of a round of updates
+    :raises ValueError: if its actions are not on [-1, 1], as when demonstrations were stored unscaled
+    """
+    largest = float(batch.actions.abs().max())
+    if not largest <= 1 + ROUNDING:
+        raise InputError(
+            f"the replay buffer holds an action of size {largest:.4g}; actions are stored scaled to [-1, 1], so pass "
+            "demonstrations through model.policy.scale_action before they are added"
+        )
+
+
+def _hint_for(name: str, known: set[str]) -> str:
+    if name in COUNTERPARTS:
+        return f"its counterpart: {COUNTERPARTS[name]}"
+    nearest = get_close_matches(name, known, n=1)
+    return f"did you mean {nearest[0]!r}?" if nearest else f"it has {sorted(known)}"
+
+
+def _as_number(value: Any) -> str:
+    try:
+        return f"; this is text, write {float(value)!r} without quotes" if isinstance(value, str) else ""
+    except ValueError:
+        return ""
