@@ -1,15 +1,17 @@
 """How multimodal is a trained policy? Measures beside the return, chosen by what the environment knows about its answers."""
 
-from collections.abc import Iterator, Sequence
+import io
+from collections.abc import Sequence
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
 
-from sb3_dqs import DQS
+from sb3_dqs import DQS, PaperDQS
 from sb3_dqs.envs import BanditEnv, GaussianMixtureEnv, MultiGoalEnv
-from sb3_dqs.evaluation import (
+from sb3_dqs.inspection.evaluation import (
     BANDWIDTH,
     N_BINS,
     N_DIRECTIONS,
@@ -20,7 +22,7 @@ from sb3_dqs.evaluation import (
     roll_out,
     sample_actions,
 )
-from sb3_dqs.metrics import (
+from sb3_dqs.inspection.metrics import (
     boltzmann_masses,
     maximum_mean_discrepancy,
     mode_masses,
@@ -28,7 +30,6 @@ from sb3_dqs.metrics import (
     sliced_wasserstein_2,
     total_variation,
 )
-from sb3_dqs.policies import fixed_start_noise
 
 CONTEXTS = (-0.8, -0.4, 0.0, 0.4, 0.8)
 N_ACTIONS = 20_000
@@ -43,17 +44,17 @@ N_CENTRE_EPISODES = 100
 # Observations, met in evaluation, at which sampled actions are compared with the exact law of the learned critic
 N_OBSERVATIONS = 10
 
+# Numbers of candidates of DQS's deterministic action that are compared
+N_CANDIDATES = (1, 8, 32)
 
-def final_measures(
-    model: BaseAlgorithm, env: gym.Env, episodes: Sequence[Episode], deterministic_forms: bool, seed: int
-) -> dict[str, float]:
+
+def final_measures(model: BaseAlgorithm, env: gym.Env, episodes: Sequence[Episode], seed: int) -> dict[str, float]:
     """
     Measures of the trained policy.
 
     :param model: trained
     :param env: one environment of its kind
     :param episodes: of the stochastic policy; their observations are used
-    :param deterministic_forms: whether to compare the forms of DQS's deterministic action
     :param seed: of roll-outs and reference draws
     :return: name -> value
     """
@@ -64,10 +65,7 @@ def final_measures(
         measures |= mixture_measures(model, env, seed)
     if isinstance(env.unwrapped, MultiGoalEnv):
         measures |= measures_from_the_centre(model, env, seed)
-    measures |= critic_law_measures(model, episodes)
-    if deterministic_forms and isinstance(model, DQS):
-        measures |= returns_of_deterministic_forms(model, env, len(episodes), seed)
-    return measures
+    return measures | critic_law_measures(model, episodes)
 
 
 def bandit_measures(model: BaseAlgorithm, env: BanditEnv, seed: int) -> dict[str, float]:
@@ -138,26 +136,25 @@ def critic_law_measures(model: BaseAlgorithm, episodes: Sequence[Episode]) -> di
     return {f"{name}_to_critic": value for name, value in distances_to_critic(model, chosen).items()}
 
 
-def returns_of_deterministic_forms(model: DQS, env: gym.Env, n_episodes: int, seed: int) -> dict[str, float]:
-    """Mean return of each way to make DQS's prediction deterministic."""
-    assert env.spec is not None
-    envs = [gym.make(env.spec) for _ in range(n_episodes)]
+def returns_by_candidates(model: BaseAlgorithm, envs: Sequence[gym.Env], seed: int) -> dict[str, float]:
+    """Mean deterministic return of DQS with other numbers of candidates; nothing for algorithms that have no such setting."""
+    if not isinstance(model, DQS) or isinstance(model, PaperDQS):
+        return {}
     returns = {}
-    for name in each_deterministic_form(model):
-        episodes = roll_out(model, envs, seed, deterministic=True)
-        returns[f"return, {name}"] = float(np.mean([episode.total_reward for episode in episodes]))
+    for n_candidates in N_CANDIDATES:
+        episodes = roll_out(reloaded(model, n_action_candidates=n_candidates), envs, seed, deterministic=True)
+        candidates = "1 candidate" if n_candidates == 1 else f"best of {n_candidates}"
+        returns[f"return, {candidates}"] = float(np.mean([episode.total_reward for episode in episodes]))
     return returns
 
 
-def each_deterministic_form(model: DQS) -> Iterator[str]:
-    """Name after name of the ways to make DQS's prediction deterministic; meanwhile the model predicts in that way."""
-    actor = model.actor
-    configured = (actor.n_action_candidates, actor.start_noise)
-    draws = fixed_start_noise(33, model.action_dim).to(model.device)
-    forms = {"zero noise": draws[:1], "fixed noise": draws[1:2], "best of 8": draws[:8], "best of 32": draws[:32]}
-    try:
-        for name, start_noise in forms.items():
-            actor.n_action_candidates, actor.start_noise = len(start_noise), start_noise
-            yield name
-    finally:
-        actor.n_action_candidates, actor.start_noise = configured
+def reloaded(model: DQS, **settings: Any) -> DQS:
+    """
+    :param model: to copy, as saving and loading does it
+    :param settings: that the copy has otherwise
+    :return: a copy for prediction, without transitions
+    """
+    saved = io.BytesIO()
+    model.save(saved)
+    saved.seek(0)
+    return type(model).load(saved, device=model.device, buffer_size=1, **settings)

@@ -15,10 +15,17 @@ from typing import Any
 
 import torch as th
 
+from benchmarks.plan import default_of
+from sb3_dqs import DQS
 from sb3_dqs.diffusion.proposals import TruncatedNormal
-from sb3_dqs.dqs import AUTO_ENTROPY_PER_DIMENSION, DEFAULT_COOLING_UPDATES
-from sb3_dqs.exploration import CORRELATION_TIME, CorrelatedNoise
-from sb3_dqs.temperature import cooled_share, cooling_entropy_target
+from sb3_dqs.exploration import CorrelatedNoise
+from sb3_dqs.temperature import AutomaticTemperature, cooled_share
+
+CORRELATION_TIME: float = default_of(DQS, "exploration_correlation_time")
+COOLING_UPDATES: int = default_of(DQS, "cooling_updates")
+
+# Of the run whose first episodes are simulated
+STEPS_IN_RUN = 50_000
 
 N_CARS = 2_000
 EPISODE_STEPS = 999
@@ -61,7 +68,7 @@ class MountainCars:
 
 
 def shares_at_goal(
-    correlation_time: float, persistent_share: Callable[[float], float], cooling_updates: int = DEFAULT_COOLING_UPDATES
+    correlation_time: float, persistent_share: Callable[[float], float], cooling_updates: int = COOLING_UPDATES
 ) -> list[float]:
     """
     After each episode, the share of cars that met the goal in it or in one before.
@@ -71,13 +78,14 @@ def shares_at_goal(
     :param cooling_updates: number of updates that the cooling takes
     """
     has_met = th.zeros(N_CARS, dtype=th.bool)
+    thermostat = AutomaticTemperature(action_dim=1)
     shares = []
     for episode in range(N_EPISODES):
         cars, noise = MountainCars(N_CARS), CorrelatedNoise(N_CARS, 1, correlation_time=correlation_time)
         for step in range(episode * EPISODE_STEPS, (episode + 1) * EPISODE_STEPS):
-            cooled = cooled_share(step, cooling_updates)
-            target = cooling_entropy_target(cooled, AUTO_ENTROPY_PER_DIMENSION, action_dim=1)
-            sigma = th.full((N_CARS, 1), sigma_of_entropy(round(target, 3)))
+            cooled = cooled_share(step, cooling_updates, step, STEPS_IN_RUN)
+            thermostat.start_update(cooled)
+            sigma = th.full((N_CARS, 1), sigma_of_entropy(round(thermostat.target.item(), 3)))
             uniforms = th.special.ndtr(noise.step(persistent_share(cooled)))
             cars.step(TruncatedNormal(th.zeros(N_CARS, 1), sigma).sample(uniforms[None])[0, :, 0])
             has_met |= cars.at_goal

@@ -3,7 +3,6 @@
 import hashlib
 import inspect
 import json
-import sys
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,30 +13,34 @@ from sb3_contrib import TQC, CrossQ
 from stable_baselines3 import SAC, TD3
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
-import sb3_dqs.diffusion.estimators
-import sb3_dqs.dqs
-import sb3_dqs.exploration
-import sb3_dqs.temperature
-from sb3_dqs import DQS
+from sb3_dqs import DQS, PaperDQS
 from sb3_dqs.checks import check_choice
-from sb3_dqs.policies import DIFFUSIONS
+from sb3_dqs.temperature import AutomaticTemperature, ScheduledTemperature
 
 TIERS = Path(__file__).parent / "tiers"
-CLASSES: dict[str, type[OffPolicyAlgorithm]] = {"DQS": DQS, "SAC": SAC, "TD3": TD3, "TQC": TQC, "CrossQ": CrossQ}
+CLASSES: dict[str, type[OffPolicyAlgorithm]] = {
+    "DQS": DQS,
+    "PaperDQS": PaperDQS,
+    "SAC": SAC,
+    "TD3": TD3,
+    "TQC": TQC,
+    "CrossQ": CrossQ,
+}
 ALGORITHMS = tuple(CLASSES)
 
 # Arguments of a class that its course of training does not depend on
 WITHOUT_EFFECT = ("verbose", "tensorboard_log", "device", "seed", "stats_window_size", "_init_setup_model")
 
-# Modules whose named constants are defaults of DQS, beside those of its diffusion
-HOLDERS_OF_CONSTANTS = (sb3_dqs.dqs, sb3_dqs.temperature, sb3_dqs.exploration, sb3_dqs.diffusion.estimators)
+# Raised when the meaning of a setting or of a record changes, so that old results are not taken for new ones.
+# 2: deterministic and sampled episodes of an evaluation start from the same states
+PROTOCOL = 2
 
-# Raised when the meaning of a setting or of a record changes, so that old results are not taken for new ones
-PROTOCOL = 1
+# Of a static target: its law is exp(log-density / temperature)
+STATIC_TEMPERATURE = 1.0
 
 EVALUATION = {"every": 1_000, "episodes": 20, "stochastic_episodes": 20, "deterministic_forms": False}
 TIER_KEYS = ("about", "seeds", "evaluation", "algorithms", "environments")
-ALGORITHM_KEYS = ("class", "settings", "environments", "on_request", "on_policy_share")
+ALGORITHM_KEYS = ("class", "settings", "environments", "on_request")
 ENVIRONMENT_KEYS = ("id", "kwargs", "wrappers", "imports", "law", "steps", "evaluation", "settings", "scale", "on_request")
 
 
@@ -55,7 +58,7 @@ class Run:
     :param seed: of training
     :param steps: of the environment; updates, for a static target
     :param evaluation: ``every`` (steps), ``episodes`` (deterministic), ``stochastic_episodes``, ``deterministic_forms``
-    :param on_policy_share: of the actor's regression points, where not the default; DQS only
+        (whether the trained policy is also evaluated with other numbers of candidates)
     :param defaults: what the class takes where ``settings`` says nothing, so that a changed default makes a new run
     :param protocol: version of the runner's meaning of all this
     """
@@ -68,7 +71,6 @@ class Run:
     seed: int
     steps: int
     evaluation: dict[str, Any]
-    on_policy_share: float | None = None
     defaults: dict[str, Any] = field(default_factory=dict)
     protocol: int = field(default=PROTOCOL)
 
@@ -156,7 +158,7 @@ def load_tier(name_or_path: str) -> Tier:
             check_choice(f"environment of algorithm {algorithm!r}", environment, content["environments"])
             environment_entry = content["environments"][environment]
             _check_keys(f"environment {environment!r}", environment_entry, ENVIRONMENT_KEYS)
-            if environment_entry.get("law") and entry["class"] != "DQS":
+            if "law" in environment_entry and not issubclass(CLASSES[entry["class"]], DQS):
                 continue  # static targets have no reward to learn from
             runs += [_run(content, algorithm, environment, seed) for seed in content["seeds"]]
     entries = {**content["algorithms"], **content["environments"]}
@@ -174,6 +176,7 @@ def _run(content: dict[str, Any], algorithm: str, environment: str, seed: int) -
     settings = {**settings_of.get("all", {}), **settings_of.get(class_name, {}), **algorithm_entry.get("settings", {})}
     evaluation = {**EVALUATION, **content.get("evaluation", {}), **environment_entry.get("evaluation", {})}
     _check_keys("evaluation", evaluation, tuple(EVALUATION))
+    static = {"temperature": STATIC_TEMPERATURE} if "law" in environment_entry else {}
     return Run(
         algorithm=algorithm,
         class_name=class_name,
@@ -183,35 +186,66 @@ def _run(content: dict[str, Any], algorithm: str, environment: str, seed: int) -
         seed=seed,
         steps=environment_entry["steps"],
         evaluation=evaluation,
-        on_policy_share=algorithm_entry.get("on_policy_share"),
-        defaults=default_settings(class_name, settings),
+        defaults=default_settings(CLASSES[class_name], {**static, **settings}),
     )
 
 
-def default_settings(class_name: str, settings: dict[str, Any]) -> dict[str, Any]:
+def default_settings(algorithm: type[OffPolicyAlgorithm], settings: dict[str, Any]) -> dict[str, Any]:
     """
-    :param class_name: one of ``ALGORITHMS``
+    :param algorithm: one of ``CLASSES``
     :param settings: arguments that are given
-    :return: name -> default of each other argument; for DQS also the settings of its diffusion, and the named constants
+    :return: name -> default of each other argument. For DQS and its subclasses ``policy_kwargs`` and ``component_kwargs`` hold
+        the defaults of the objects that take them, as far as they are not given.
     """
-    defaults = _defaults_of(CLASSES[class_name])
-    if class_name == "DQS":
-        diffusion = settings.get("diffusion", "box")
-        check_choice("diffusion", diffusion, DIFFUSIONS)
-        chosen = DIFFUSIONS[diffusion]
-        defaults |= _defaults_of(chosen)
-        for holder in (*HOLDERS_OF_CONSTANTS, sys.modules[chosen.__module__], chosen):
-            defaults |= {name: value for name, value in vars(holder).items() if name.isupper() and _is_plain(value)}
-    return {name: value for name, value in defaults.items() if name not in settings}
+    defaults = _defaults_of(algorithm, given=settings)
+    if not issubclass(algorithm, DQS):
+        return defaults
+    policy: Any = algorithm.policy_aliases["MlpPolicy"]
+    is_automatic = settings.get("temperature", default_of(algorithm, "temperature")) == "auto"
+    components = {
+        "diffusion": policy.actor_class.diffusion_class,
+        "temperature": AutomaticTemperature if is_automatic else ScheduledTemperature,
+    }
+    # what the algorithm has an argument of its own for, it passes on
+    own, given = _parameters(algorithm), settings.get("component_kwargs", {})
+    defaults["policy_kwargs"] = _defaults_of(policy, given={*own, *settings.get("policy_kwargs", {})})
+    defaults["component_kwargs"] = {
+        name: _defaults_of(component, given={*own, *given.get(name, {})}) for name, component in components.items()
+    }
+    return defaults
 
 
-def _defaults_of(constructor: type) -> dict[str, Any]:
-    parameters = inspect.signature(constructor).parameters.values()
-    return {p.name: p.default for p in parameters if p.name not in WITHOUT_EFFECT and _is_plain(p.default)}
+def default_of(constructor: type, name: str) -> Any:
+    """
+    :param constructor: a class
+    :param name: of one of its arguments
+    :return: the default in its signature
+    """
+    return _parameters(constructor)[name].default
 
 
-def _is_plain(value: Any) -> bool:
-    return value is None or isinstance(value, bool | int | float | str)
+def _parameters(constructor: type) -> dict[str, inspect.Parameter]:
+    """Of ``__init__``, and of those of the bases as long as it passes on what it does not name."""
+    found: dict[str, inspect.Parameter] = {}
+    for base in constructor.__mro__:
+        # not of the class itself: Python would read the arguments of __new__
+        parameters = inspect.signature(base.__init__).parameters  # type: ignore[misc]
+        found = {**parameters, **found}
+        if not any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
+            break
+    return found
+
+
+def _defaults_of(constructor: type, given: Collection[str]) -> dict[str, Any]:
+    return {
+        name: _recordable(parameter.default)
+        for name, parameter in _parameters(constructor).items()
+        if parameter.default is not inspect.Parameter.empty and name not in (*WITHOUT_EFFECT, *given)
+    }
+
+
+def _recordable(value: Any) -> Any:
+    return f"{value.__module__}.{value.__qualname__}" if isinstance(value, type) else value
 
 
 def _check_keys(where: str, entry: dict[str, Any], known: tuple[str, ...]) -> None:

@@ -15,6 +15,7 @@ import base64
 import functools
 import html
 import itertools
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -307,16 +308,14 @@ def curves(groups: Groups, environment: str, over: str) -> Figure:
     return figure
 
 
-def write_report(tier: Tier, store: Store) -> Path:
+def write_report(tier: Tier, store: Store, groups: Groups, missing: Sequence[Run]) -> Path:
     """
     :param tier: of the runs
     :param store: of their results; the report is written beside them
+    :param groups: results, at least one
+    :param missing: runs without a result
     :return: path of the Markdown report
-    :raises ValueError: if there is no result
     """
-    groups, missing = load_results(tier, store)
-    if not groups:
-        raise ValueError(f"no result of tier {tier.name!r} in {store.folder}; run: python -m benchmarks.run {tier.name}")
     environments = list(dict.fromkeys(environment for _, environment in groups))
     markdown = [f"# {tier.name}\n\n{tier.about}\n\n{HOW_TO_READ}\n"]
     page = [f"<h1>{html.escape(tier.name)}</h1>\n<p>{html.escape(tier.about)}</p>\n<p>{html.escape(HOW_TO_READ)}</p>"]
@@ -345,7 +344,7 @@ def write_report(tier: Tier, store: Store) -> Path:
 
 HOW_TO_READ = (
     "Curves are interquartile means over seeds with 95 % bootstrap intervals, from three seeds on. Deterministic and "
-    "stochastic episodes start from different states, the same ones for all algorithms. Minutes are of training, without "
+    "stochastic episodes start from the same states, and those of all algorithms do. Minutes are of training, without "
     "evaluation; CPU minutes depend little on what else the machine did."
 )
 
@@ -396,14 +395,27 @@ def _missing(missing: Sequence[Run], tier: Tier) -> str:
     return "; ".join(f"{label}: {count}" for label, count in counts.items()) or "none"
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tier", help="name of a file of benchmarks/tiers, or path of a YAML file like them")
     parser.add_argument("--output", type=Path, help="folder of the results; benchmarks/results/TIER by default")
     options = parser.parse_args(arguments)
-    tier = load_tier(options.tier)
-    print(write_report(tier, Store(options.output or RESULTS / tier.name)))
+    try:
+        tier = load_tier(options.tier)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    store = Store(options.output or RESULTS / tier.name)
+    groups, missing = load_results(tier, store)
+    if not groups:
+        print(
+            f"nothing to report: none of the {len(missing)} runs of tier {tier.name!r} has a result in {store.folder}; "
+            f"start them with: python -m benchmarks.run {options.tier}"
+        )
+        return 0
+    print(write_report(tier, store, groups, missing))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

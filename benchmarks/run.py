@@ -7,17 +7,21 @@ How do DQS and the baselines learn? Run a tier of ``benchmarks/tiers``: algorith
 
 Each run writes one file under ``benchmarks/results/TIER``, whose name holds a hash of its settings and of the defaults that it
 took. Runs whose file exists are not repeated; an unfinished run goes on from its last evaluation. Everything may be killed at
-any moment and started again. With ``--ray-address`` each run is a task of a Ray cluster, started again from its beginning
-elsewhere where its node dies. The hash does not see the code: after a change of an algorithm, give up the results that it
-made stale; the report shows from which commits they are.
+any moment and started again; how many runs are left then, and for how many hours, is shown first. With ``--ray-address`` each
+run is a task of a Ray cluster, started again from its beginning elsewhere where its node dies. The hash does not see the code:
+after a change of an algorithm, give up the results that it made stale; the report shows from which commits they are.
 """
 
 import argparse
 import os
+import statistics
 import sys
 import traceback
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +149,57 @@ def follow(outcomes: Iterable[Outcome], n_runs: int) -> list[tuple[Run, str]]:
     return failed
 
 
+def hours_left(runs: Iterable[Run], store: Store) -> tuple[float, Counter[str]]:
+    """
+    :param runs: to do
+    :param store: whose finished results of the same algorithm and environment tell how long a step takes
+    :return: hours of one process; and of algorithm and environment without a finished result, not counted in the hours, how
+        many runs there are
+    """
+    hours, unknown = 0.0, Counter[str]()
+    for (algorithm, environment), group in groupby(sorted(runs, key=pair_of), key=pair_of):
+        runs_of_pair, finished = list(group), store.of_pair(algorithm, environment)
+        if finished:
+            per_step = statistics.median(seconds_per_step(result) for result in finished)
+            hours += per_step * sum(run.steps for run in runs_of_pair) / 3600
+        else:
+            unknown[f"{algorithm} in {environment}"] = len(runs_of_pair)
+    return hours, unknown
+
+
+def pair_of(run: Run) -> tuple[str, str]:
+    """Algorithm and environment."""
+    return run.algorithm, run.environment
+
+
+def seconds_per_step(result: dict[str, Any]) -> float:
+    """Of training and evaluation; of training alone where the run was interrupted: nobody knows for how long."""
+    if result["continued_at"]:
+        seconds = result["records"][-1]["seconds"]
+    else:
+        started, finished = (datetime.fromisoformat(result[name]) for name in ("started", "finished"))
+        seconds = (finished - started).total_seconds()
+    return seconds / result["run"]["steps"]
+
+
+def outlook(runs: Sequence[Run], store: Store, n_jobs: int) -> str:
+    """
+    :param runs: to do
+    :param store: of finished results
+    :param n_jobs: runs at a time
+    :return: how many runs are left, and how many hours they will take
+    """
+    hours, unknown = hours_left(runs, store)
+    n_unknown = sum(unknown.values())
+    sentences = [f"{len(runs)} runs left"]
+    if n_unknown < len(runs):
+        sentences.append(f"about {hours:.1f} hours of one process, {hours / n_jobs:.1f} with {n_jobs} at a time")
+    if unknown:
+        pairs = ", ".join(f"{pair} ({n})" for pair, n in unknown.items())
+        sentences.append(f"no estimate for {n_unknown} of them, without a finished run to judge by: {pairs}")
+    return "; ".join(sentences)
+
+
 def parsed_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tier", help="name of a file of benchmarks/tiers, or path of a YAML file like them")
@@ -174,6 +229,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     to_do = [run for run in runs if store.load(run) is None]
     print(f"{tier.name}: {len(runs)} runs, {len(runs) - len(to_do)} of them done; results in {store.folder}", flush=True)
+    if to_do:
+        print(outlook(to_do, store, joblib.effective_n_jobs(options.jobs)), flush=True)
     if options.ray_address is None:
         outcomes = run_locally(to_do, store, options.jobs, options.device)
     else:

@@ -6,15 +6,14 @@ What does DQS cost? Beside SB3's SAC and TD3 and sb3-contrib's TQC and CrossQ: t
     python -m benchmarks.speed --report
 
 Runs alternate, so that load on the machine meets all of them: every figure is the median over rounds of the ratio to SAC
-in the same round, with its quartiles. Absolute times are one machine's and mean nothing elsewhere. ``scaling`` holds the
-count of multiplications beside the time that was measured. ``paper``, the published setting beside SAC and DQS, takes seconds
-per update on a CPU and is measured where it is asked for. The results go to ``benchmarks/results/speed/<device>.json``; the
-report prints them as Markdown and draws ``<device>.png``.
+in the same round, with its quartiles. Absolute times are one machine's and mean nothing elsewhere. SAC with fused Adam, which
+is DQS's default, stands beside. ``scaling`` holds the count of multiplications beside the time that was measured. ``paper``,
+the published algorithm beside SAC and DQS, takes seconds per update on a CPU and is measured where it is asked for. The
+results go to ``benchmarks/results/speed/<device>.json``; the report prints them as Markdown and draws ``<device>.png``.
 """
 
 import argparse
 import functools
-import inspect
 import json
 import os
 import resource
@@ -33,17 +32,17 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import torch as th
-from gymnasium import spaces
 from sb3_contrib import TQC, CrossQ
 from stable_baselines3 import SAC, TD3
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.sac import sac
 
+from benchmarks.plan import default_of
+from benchmarks.shapes import RandomEnv
 from benchmarks.train import commit_of_code, processor, versions
-from sb3_dqs import DQS
-from sb3_dqs.buffers import DeviceReplayBuffer
+from sb3_dqs import DQS, PaperDQS
 from sb3_dqs.diffusion import box
-from sb3_dqs.diffusion.box import BoxDiffusion
+from sb3_dqs.gpu import CudaGraphDQS, DeviceReplayBuffer
 
 matplotlib.use("Agg")
 
@@ -68,23 +67,37 @@ ALGORITHMS: dict[str, Variant] = {
     "CrossQ": (CrossQ, {}),
     "DQS": (DQS, {}),
     "DQS, policy_delay=1": (DQS, {"policy_delay": 1}),
-    "DQS, score_estimator='value'": (DQS, {"score_estimator": "value"}),
+    "DQS, score_estimator='value'": (DQS, {"component_kwargs": {"diffusion": {"score_estimator": "value"}}}),
     "DQS, n_score_samples=16": (DQS, {"n_score_samples": 16}),
     "DQS, n_score_samples=64": (DQS, {"n_score_samples": 64}),
-    "DQS, actor_batch_size=128": (DQS, {"actor_batch_size": 128}),
+    "DQS, actor_batch_size=64": (DQS, {"actor_batch_size": 64}),
     "DQS, n_diffusion_steps=8": (DQS, {"n_diffusion_steps": 8}),
 }
-PAPER: dict[str, Variant] = {"DQS, diffusion='paper'": (DQS, {"diffusion": "paper"})}
+PAPER: dict[str, Variant] = {"PaperDQS": (PaperDQS, {})}
+
+
+class CudaGraphPaperDQS(CudaGraphDQS, PaperDQS):
+    """The published algorithm, recorded."""
+
 
 # What a GPU can do beside
-RECORDED: dict[str, Any] = {"use_cuda_graph": True, "replay_buffer_class": DeviceReplayBuffer}
+ON_DEVICE: dict[str, Any] = {"replay_buffer_class": DeviceReplayBuffer}
 ON_A_GPU: dict[str, Variant] = {
-    "SAC, DeviceReplayBuffer": (SAC, {"replay_buffer_class": DeviceReplayBuffer}),
-    "DQS, recorded": (DQS, RECORDED),
-    "DQS, n_score_samples=16, recorded": (DQS, {"n_score_samples": 16, **RECORDED}),
-    "DQS, n_score_samples=64, recorded": (DQS, {"n_score_samples": 64, **RECORDED}),
+    "SAC, DeviceReplayBuffer": (SAC, ON_DEVICE),
+    "CudaGraphDQS": (CudaGraphDQS, ON_DEVICE),
+    "CudaGraphDQS, n_score_samples=16": (CudaGraphDQS, {"n_score_samples": 16, **ON_DEVICE}),
+    "CudaGraphDQS, n_score_samples=64": (CudaGraphDQS, {"n_score_samples": 64, **ON_DEVICE}),
 }
-PAPER_ON_A_GPU: dict[str, Variant] = {"DQS, diffusion='paper', recorded": (DQS, {"diffusion": "paper", **RECORDED})}
+PAPER_ON_A_GPU: dict[str, Variant] = {"PaperDQS, recorded": (CudaGraphPaperDQS, ON_DEVICE)}
+
+# What is measured of each, in the order of the columns
+MEASUREMENTS = {
+    "update": "update",
+    "predict_1": "predict, 1",
+    "predict_64": "predict, 64",
+    "deterministic_1": "predict, 1, deterministic",
+    "learn_step": "step of learn",
+}
 
 # A multiple of every policy_delay among them, so that each round holds the same number of actor updates
 N_UPDATES = 12
@@ -99,24 +112,6 @@ SCALING: dict[str, list[int]] = {
 }
 
 
-class RandomEnv(gym.Env):
-    """Random observations and zero rewards in given shapes: the cost of an update is that of its shapes."""
-
-    def __init__(self, n_observations: int, n_actions: int):
-        self.observation_space = spaces.Box(-np.inf, np.inf, (n_observations,))
-        self.action_space = spaces.Box(-1.0, 1.0, (n_actions,))
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
-        super().reset(seed=seed)
-        return self._observation(), {}
-
-    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
-        return self._observation(), 0.0, False, False, {}
-
-    def _observation(self) -> np.ndarray:
-        return self.np_random.standard_normal(self.observation_space.shape, dtype=np.float32)  # type: ignore[arg-type]
-
-
 def prepared(variant: Variant, env: gym.Env | str, device: str, width: int = WIDTH, **settings: Any) -> OffPolicyAlgorithm:
     """A model of the common network size whose buffer is filled by random actions, with some updates behind it."""
     algorithm, own = variant
@@ -126,7 +121,7 @@ def prepared(variant: Variant, env: gym.Env | str, device: str, width: int = WID
     model.learn(1_400, log_interval=10**9)  # random actions, no updates
     model.learning_starts = 0
     # recordings are made within the first eight updates
-    is_slow = settings.get("diffusion") == "paper" and device == "cpu"
+    is_slow = algorithm is PaperDQS and device == "cpu"
     model.train(1 if is_slow else N_UPDATES, model.batch_size)
     return model
 
@@ -169,18 +164,18 @@ def measured_rounds(
 
 
 def compare_algorithms(device: str, n_rounds: int) -> dict[str, Any]:
-    """All algorithms but the published setting."""
+    """All algorithms but the published one."""
     return compare({**ALGORITHMS, **(ON_A_GPU if device.startswith("cuda") else {})}, device, n_rounds)
 
 
 def compare_paper(device: str, n_rounds: int) -> dict[str, Any]:
-    """The published setting beside SAC and DQS."""
+    """The published algorithm beside SAC and DQS."""
     beside = {name: ALGORITHMS[name] for name in ("SAC", "DQS")}
     return compare({**beside, **PAPER, **(PAPER_ON_A_GPU if device.startswith("cuda") else {})}, device, n_rounds)
 
 
 def compare(variants: Mapping[str, Variant], device: str, n_rounds: int) -> dict[str, Any]:
-    """Update, predict of 1 and 64 observations, and whole ``learn`` steps, each as a ratio to SAC's time."""
+    """Update, predict (sampled and deterministic, 1 and 64 observations), and ``learn`` steps, as ratios to SAC's time."""
     is_gpu = device.startswith("cuda")
     models = {name: prepared(variant, ENV_ID, device) for name, variant in variants.items()}
     observations = np.random.default_rng(0).standard_normal((64, N_OBSERVATIONS))
@@ -190,6 +185,10 @@ def compare(variants: Mapping[str, Variant], device: str, n_rounds: int) -> dict
         "update": lambda name, model: (lambda: model.train(1, BATCH_SIZE), n_updates[name]),
         "predict_1": lambda name, model: (lambda: model.predict(observations[:1]), 3 * n_updates[name]),
         "predict_64": lambda name, model: (lambda: model.predict(observations), n_updates[name]),
+        "deterministic_1": lambda name, model: (
+            lambda: model.predict(observations[:1], deterministic=True),
+            3 * n_updates[name],
+        ),
         "learn_step": lambda name, model: (steps[name], 2 * N_UPDATES),
     }
     results = {}
@@ -256,23 +255,22 @@ def timed_update(name: str, device: str) -> Callable[[], dict[str, float]]:
     stopwatch = Stopwatch(device)
     parts: list[tuple[Any, str, str]] = [
         (model.replay_buffer, "sample", "replay sampling"),
-        (model.critic_target, "forward", "target critic"),
         (model.actor.optimizer, "step", "optimiser"),
         (model.critic.optimizer, "step", "optimiser"),
     ]
     if name == "SAC":
         parts += [
+            (model.critic_target, "forward", "target critic"),
             (model.ent_coef_optimizer, "step", "optimiser"),
             (sac, "polyak_update", "Polyak"),
             (model, "train", "critic and actor step, rest"),
         ]
     else:
         parts += [
-            (model, "_sample_next_actions", "next actions"),
+            (model.actor, "forward", "next actions"),
             (model, "_update_critic", "critic step"),
             (box, "box_posterior_mean", "score target"),
             (model, "_update_actor", "actor step"),
-            (model, "_update_target_network", "Polyak"),
             (model, "train", "rest"),
         ]
 
@@ -312,47 +310,40 @@ def multiplications(
     policy_delay: int,
     n_critics: int = 2,
     embedding_dim: int = 16,
-    is_gpu: bool = False,
 ) -> float:
     """
     Multiplications in the matrix products of one default update of DQS, counted by hand.
 
     A layer from m to n units costs m n per row forward, as much for the gradient of its input, and as much for that of its
-    weights. Products with the observation are done once per state.
+    weights. Products with the observation are done once per state. The critic has no target network: both ends of a transition
+    go through it in one pass, which is trained, and its first layer is behind a normalisation, which is trained too.
     """
     critic_first = (n_observations + n_actions) * width
     critic_rest = width**2 + width
     denoiser_state = n_observations * width
     denoiser_rest = n_actions * width + width**2 + width * n_actions
     next_actions = batch_size * (denoiser_state + n_diffusion_steps * denoiser_rest)
-    td_target = n_critics * batch_size * (critic_first + critic_rest)
-    critic_step = n_critics * batch_size * (2 * critic_first + 3 * critic_rest)
+    critic_step = n_critics * 2 * batch_size * 3 * (critic_first + critic_rest)
     proposals = actor_batch_size * n_score_samples
-    # values by all critics; gradients by the one with the smallest value, on a GPU by all
-    score_target = n_critics * (actor_batch_size * n_observations * width + proposals * (n_actions * width + critic_rest))
-    score_target += (n_critics if is_gpu else 1) * proposals * (n_actions * width + critic_rest)
+    # values and gradients in the action
+    score_target = n_critics * (actor_batch_size * n_observations * width + 2 * proposals * (n_actions * width + critic_rest))
     # one pass that is trained (three products) and two that measure the guide
     actor_step = actor_batch_size * (2 * (denoiser_state + embedding_dim * width) + 5 * denoiser_rest)
-    return next_actions + td_target + critic_step + (score_target + actor_step) / policy_delay
+    return next_actions + critic_step + (score_target + actor_step) / policy_delay
 
 
 def scale(device: str, n_rounds: int) -> dict[str, list[dict[str, float]]]:
     """Cost of an update against one setting at a time, as a ratio to the default's, measured and counted."""
     default_model = prepared(ALGORITHMS["DQS"], RandomEnv(N_OBSERVATIONS, N_ACTIONS), device)
-    defaults_of_box = inspect.signature(BoxDiffusion).parameters
     default = {
         "n_actions": N_ACTIONS,
-        "n_score_samples": defaults_of_box["n_score_samples"].default,
-        "n_diffusion_steps": defaults_of_box["n_diffusion_steps"].default,
+        **{name: default_of(DQS, name) for name in ("n_score_samples", "n_diffusion_steps")},
         "batch_size": BATCH_SIZE,
         "width": WIDTH,
     }
-    assert BoxDiffusion.DEFAULT_BATCH_SIZE is not None
-    fixed: dict[str, Any] = {
+    fixed = {
         "n_observations": N_OBSERVATIONS,
-        "actor_batch_size": BoxDiffusion.DEFAULT_BATCH_SIZE,
-        "policy_delay": BoxDiffusion.DEFAULT_POLICY_DELAY,
-        "is_gpu": device.startswith("cuda"),
+        **{name: default_of(DQS, name) for name in ("actor_batch_size", "policy_delay")},
     }
     curves: dict[str, list[dict[str, float]]] = {}
     for setting, values in SCALING.items():
@@ -417,10 +408,10 @@ def report(path: Path) -> None:
             continue
         measurements = results[part]
         print(f"\n{captions[part]}; all networks 2 x {WIDTH}, CrossQ's critics too, whose default is wider\n")
-        print("| time, times SAC's: median (quartiles) | update | predict, 1 | predict, 64 | step of learn |")
-        print("|---|---|---|---|---|")
+        print("| time, times SAC's: median (quartiles) | " + " | ".join(MEASUREMENTS.values()) + " |")
+        print("|---|" + "---|" * len(MEASUREMENTS))
         for name in measurements["update"]:
-            cells = [ratio_cell(measurements[key].get(name)) for key in ("update", "predict_1", "predict_64", "learn_step")]
+            cells = [ratio_cell(measurements.get(key, {}).get(name)) for key in MEASUREMENTS]
             print(f"| {name} | " + " | ".join(cells) + " |")
     if "breakdown" in results:
         print(f"\n{captions['breakdown']}\n")
@@ -454,7 +445,6 @@ def draw(results: dict[str, Any], path: Path) -> None:
     n_rows = -(-n_panels // n_columns)
     figure, grid = plt.subplots(n_rows, n_columns, figsize=(15, 3.6 * n_rows), squeeze=False, layout="constrained")
     panels = iter(grid.flat)
-    titles = {"update": "One update", "predict_1": "predict, 1 observation", "predict_64": "predict, 64 observations"}
     for measurement, summaries in measurements.items():
         axes = next(panels)
         medians = np.array([summary["median"] for summary in summaries.values()])
@@ -464,7 +454,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
         if medians.max() > 20:
             axes.set_xscale("log")
         axes.invert_yaxis()
-        axes.set(title=titles.get(measurement, "One step of learn"), xlabel="time, times SAC's")
+        axes.set(title=MEASUREMENTS[measurement], xlabel="time, times SAC's")
     for setting, points in curves.items():
         axes = next(panels)
         values = [point["value"] for point in points]

@@ -8,23 +8,39 @@ bandwidth 0.3) between 4000 sampled actions and exact draws; the last row is the
 """
 
 import argparse
-import math
 import sys
 from collections import defaultdict
 from collections.abc import Callable
+from typing import Any
 
 import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.policies import BaseModel
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.type_aliases import ReplayBufferSamples
+from stable_baselines3.common.utils import update_learning_rate
 from torch import nn
 
-from sb3_dqs.diffusion.box import BoxDiffusion
-from sb3_dqs.diffusion.paper import PaperDiffusion
-from sb3_dqs.evaluation import BANDWIDTH
-from sb3_dqs.metrics import boltzmann_masses, draws_from_masses, maximum_mean_discrepancy
+from benchmarks.measures import reloaded
+from benchmarks.plan import STATIC_TEMPERATURE
+from benchmarks.shapes import RandomEnv
+from sb3_dqs import DQS, PaperDQS
+from sb3_dqs.inspection.evaluation import BANDWIDTH
+from sb3_dqs.inspection.metrics import boltzmann_masses, draws_from_masses, maximum_mean_discrepancy
 
 LogDensity = Callable[[th.Tensor], th.Tensor]
 N_SAMPLES = 4_000
-LEARNING_RATE = 3e-4  # SAC's
 ACTION_DIM = 2
+
+# Settings that mean something where there is nothing but an actor and a law
+STATIC_SETTINGS = (
+    "n_score_samples",
+    "n_diffusion_steps",
+    "actor_batch_size",
+    "actor_learning_rate_factor",
+    "component_kwargs",
+)
 
 
 def four_peaks(actions: th.Tensor) -> th.Tensor:
@@ -53,35 +69,77 @@ def exact_draws(log_density: LogDensity, n_samples: int) -> th.Tensor:
     return draws_from_masses(boltzmann_masses(log_density, 1.0, ACTION_DIM, n_bins=1_000, points_per_bin=1), n_samples).float()
 
 
-def trained(diffusion: BoxDiffusion | PaperDiffusion, log_density: LogDensity, n_updates: int, n_rows: int) -> None:
-    """Train on the law with this many rows per update; replay actions are uniform on the box."""
-    n_on_policy = math.ceil(diffusion.ON_POLICY_SHARE * n_rows)
-    optimizer = th.optim.Adam(diffusion.parameters(), lr=LEARNING_RATE * diffusion.DEFAULT_LEARNING_RATE_FACTOR)
-    features = th.zeros(n_rows, 1)
+class LawCritic(BaseModel):
+    """
+    A critic that knows Q beforehand: the log-density of a law, whatever the observation.
+
+    :param observation_space: Observation space
+    :param action_space: Action space
+    :param features_extractor: Network to extract features; not asked
+    :param log_density: maps actions (batch, action_dim) to Q values (batch,)
+    :param network_settings: of a critic that learns; without effect
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Box,
+        features_extractor: BaseFeaturesExtractor,
+        log_density: LogDensity,
+        **network_settings: Any,
+    ):
+        super().__init__(observation_space, action_space, features_extractor=features_extractor)
+        self.log_density = log_density
+        # an optimiser wants a parameter
+        self.unused = nn.Parameter(th.zeros(()))
+
+    def forward(self, observations: th.Tensor, actions: th.Tensor) -> tuple[th.Tensor]:
+        return (self.log_density(actions).unsqueeze(1),)
+
+
+def model_of_law(algorithm: type[OffPolicyAlgorithm], log_density: LogDensity, seed: int, **settings: Any) -> DQS:
+    """
+    :param algorithm: DQS or a subclass
+    :param log_density: of the law that stands for Q at temperature 1
+    :param seed: of weights and training
+    :param settings: of the algorithm, among ``STATIC_SETTINGS``
+    :return: an untrained model whose critic is the law
+    :raises ValueError: if a setting means nothing here
+    """
+    if unknown := sorted(set(settings) - set(STATIC_SETTINGS)):
+        raise ValueError(
+            f"settings of a static target must be among {list(STATIC_SETTINGS)}, got {unknown}; "
+            "list the algorithm's environments without static targets"
+        )
+    assert issubclass(algorithm, DQS)
+    policy_kwargs = {"critic_class": LawCritic, "critic_kwargs": {"log_density": log_density}}
+    settings = {"temperature": STATIC_TEMPERATURE, "buffer_size": 1, "policy_kwargs": policy_kwargs, **settings}
+    return algorithm("MlpPolicy", RandomEnv(1, ACTION_DIM), seed=seed, device="cpu", **settings)
+
+
+def train_on_law(model: DQS, n_updates: int) -> None:
+    """Update the actor alone, whose critic is the law; replay actions are uniform on the box."""
+    update_learning_rate(model.actor.optimizer, model.actor_learning_rate_factor * model.lr_schedule(1.0))
+    n_rows = model.actor_batch_size
+    observations, nothing = th.zeros(n_rows, 1), th.zeros(n_rows, 1)
     for _ in range(n_updates):
+        actions = 2 * th.rand(n_rows, ACTION_DIM) - 1
         with th.no_grad():
-            on_policy = diffusion.sample_actions(features[:n_on_policy], th.randn(n_on_policy, ACTION_DIM))
-        actions = th.cat([on_policy, 2 * th.rand(n_rows - n_on_policy, ACTION_DIM) - 1])
-        loss = diffusion.regress(features, actions, n_on_policy, log_density, th.tensor(1.0)).loss
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+            # the published algorithm takes no regression points from the policy
+            next_actions = actions if isinstance(model, PaperDQS) else model.actor(observations)
+        batch = ReplayBufferSamples(observations, actions, observations, dones=nothing, rewards=nothing)
+        model._update_actor(batch, observations, next_actions)
 
 
-def rows_per_update(diffusion: BoxDiffusion | PaperDiffusion) -> int:
-    """Regression points per update, at SAC's batch of 256."""
-    return diffusion.DEFAULT_BATCH_SIZE or 256
-
-
-def sampled_actions(diffusion: BoxDiffusion | PaperDiffusion) -> th.Tensor:
-    """Samples of the trained diffusion, (N_SAMPLES, ACTION_DIM)."""
+def sampled_actions(model: DQS) -> th.Tensor:
+    """Samples of the trained policy, (N_SAMPLES, ACTION_DIM)."""
     with th.no_grad():
-        return diffusion.sample_actions(th.zeros(N_SAMPLES, 1), th.randn(N_SAMPLES, ACTION_DIM))
+        return model.actor(th.zeros(N_SAMPLES, 1))
 
 
-def distance_to_law(diffusion: BoxDiffusion | PaperDiffusion, log_density: LogDensity) -> float:
+def distance_to_law(model: DQS, log_density: LogDensity) -> float:
     """Maximum mean discrepancy between sampled actions and exact draws."""
-    return maximum_mean_discrepancy(sampled_actions(diffusion), exact_draws(log_density, N_SAMPLES), BANDWIDTH)
+    return maximum_mean_discrepancy(sampled_actions(model), exact_draws(log_density, N_SAMPLES), BANDWIDTH)
 
 
 def main() -> None:
@@ -94,20 +152,15 @@ def main() -> None:
     distances: dict[str, list[float]] = defaultdict(list)
     costs: dict[str, str] = {}
     for law, log_density in LAWS.items():
-        th.manual_seed(arguments.seed)
-        box = BoxDiffusion(1, ACTION_DIM, [256, 256], nn.ReLU)
-        trained(box, log_density, arguments.updates, rows_per_update(box))
-        distances["box"].append(distance_to_law(box, log_density))
-        costs["box"] = f"{rows_per_update(box) * box.n_score_samples} | {len(box.sigmas)}"
-
-        th.manual_seed(arguments.seed)
-        paper = PaperDiffusion(1, ACTION_DIM, [256, 256], nn.ReLU)
-        trained(paper, log_density, arguments.updates, rows_per_update(paper))
-        for squash in ("tanh", "clip"):
-            paper.squash = squash
-            name = "paper" if squash == "tanh" else "paper, actions clipped instead of tanh"
-            distances[name].append(distance_to_law(paper, log_density))
-            costs[name] = f"{rows_per_update(paper) * paper.n_score_samples} | {paper.n_diffusion_steps}"
+        box = model_of_law(DQS, log_density, arguments.seed)
+        train_on_law(box, arguments.updates)
+        paper = model_of_law(PaperDQS, log_density, arguments.seed)
+        train_on_law(paper, arguments.updates)
+        clipped = reloaded(paper, component_kwargs={"diffusion": {"squash": "clip"}})
+        models = {"DQS": box, "PaperDQS": paper, "PaperDQS, actions clipped instead of tanh": clipped}
+        for name, model in models.items():
+            distances[name].append(distance_to_law(model, log_density))
+            costs[name] = f"{model.actor_batch_size * model.n_score_samples} | {model.n_diffusion_steps}"
 
         first, second = exact_draws(log_density, N_SAMPLES), exact_draws(log_density, N_SAMPLES)
         distances["two sets of exact draws"].append(maximum_mean_discrepancy(first, second, BANDWIDTH))

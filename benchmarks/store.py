@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import glob
 import json
 import os
 import shutil
@@ -39,6 +40,16 @@ class Store:
         if result["key"] != run.key:
             raise ValueError(f"{path.name} holds key {result['key']!r}, expected {run.key!r}; a file was renamed or edited")
         return result
+
+    def of_pair(self, algorithm: str, environment: str) -> list[dict[str, Any]]:
+        """
+        :param algorithm: name in the tier
+        :param environment: name in the tier
+        :return: all results of the two, of any seed and of any settings, former ones too
+        """
+        pattern = glob.escape(f"{environment}_{algorithm}_") + "*.json"
+        results = [json.loads(path.read_text()) for path in sorted(self.folder.glob(pattern))]
+        return [result for result in results if result["run"]["algorithm"] == algorithm]
 
     def save(self, run: Run, result: dict[str, Any]) -> None:
         """Write the result and give up what was kept to continue the run."""

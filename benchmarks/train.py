@@ -13,7 +13,7 @@ import random
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
@@ -25,46 +25,43 @@ import torch as th
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.utils import LinearSchedule
-from torch import nn
 
-from benchmarks.measures import final_measures
+from benchmarks.measures import final_measures, returns_by_candidates
 from benchmarks.plan import CLASSES, Run
-from benchmarks.static_targets import ACTION_DIM, LAWS, N_SAMPLES, exact_draws, rows_per_update, sampled_actions, trained
+from benchmarks.static_targets import ACTION_DIM, LAWS, N_SAMPLES, exact_draws, model_of_law, sampled_actions, train_on_law
 from benchmarks.store import Store, aside_of, write_whole
-from sb3_dqs import DQS
-from sb3_dqs.evaluation import BANDWIDTH, N_DIRECTIONS, Episode, goals_of, roll_out
-from sb3_dqs.metrics import GoalStatistics, boltzmann_masses, maximum_mean_discrepancy, sliced_wasserstein_2, total_variation
-from sb3_dqs.policies import DIFFUSIONS
+from sb3_dqs.inspection.evaluation import BANDWIDTH, N_DIRECTIONS, Episode, goals_of, roll_out
+from sb3_dqs.inspection.metrics import (
+    GoalStatistics,
+    boltzmann_masses,
+    maximum_mean_discrepancy,
+    sliced_wasserstein_2,
+    total_variation,
+)
 
 PACKAGES = ("sb3-dqs", "stable-baselines3", "sb3-contrib", "torch", "gymnasium", "numpy", "mujoco")
 REPOSITORY = Path(__file__).parent.parent
 
 # What a run depends on, as glob patterns, and files among it that may change meanwhile
 TRAINING_CODE = (
-    *("benchmarks/plan.py", "benchmarks/train.py", "benchmarks/measures.py", "benchmarks/static_targets.py"),
+    *("benchmarks/plan.py", "benchmarks/train.py", "benchmarks/measures.py"),
+    *("benchmarks/static_targets.py", "benchmarks/shapes.py"),
     *("sb3_dqs/*.py", "sb3_dqs/diffusion/*.py", "sb3_dqs/envs/*.py", "sb3_dqs/envs/data/*.csv"),
+    *("sb3_dqs/inspection/evaluation.py", "sb3_dqs/inspection/metrics.py"),
 )
-NOT_TRAINING_CODE = ("plotting.py", "callbacks.py", "command_line.py", "version.py")
+NOT_TRAINING_CODE = ("command_line.py", "version.py")
 
 # Of SB3: a longer buffer than the default would be another algorithm, one longer than the run only costs memory
 DEFAULT_BUFFER_SIZE = 1_000_000
 
-# Start states of evaluation: the same in all runs, and none of training
+# Start states of evaluation: the same in all runs, for deterministic and sampled episodes, and none of training
 EVALUATION_SEED = 10_000
-STOCHASTIC_SEED = 20_000
+
+# Of the noise of sampled actions
+SAMPLING_SEED = 20_000
 
 # A continued run's episodes start elsewhere than those of evaluation and of the first part
 CONTINUATION_SEED = 1_000_000
-
-# Settings of DQS that mean something for a static target
-STATIC_SETTINGS = (
-    "diffusion",
-    "score_estimator",
-    "n_score_samples",
-    "n_diffusion_steps",
-    "actor_batch_size",
-    "diffusion_kwargs",
-)
 
 
 def train(run: Run, store: Store | None, device: str, commit: dict[str, Any]) -> dict[str, Any]:
@@ -105,17 +102,14 @@ def train_agent(run: Run, store: Store | None, device: str) -> dict[str, Any]:
             settings["learning_rate"] = falling_to_zero(learning_rate)
         model = CLASSES[run.class_name]("MlpPolicy", env, seed=run.seed, device=device, **settings)
         evaluation = Evaluation(run)
-    if run.on_policy_share is not None:
-        assert isinstance(model, DQS)
-        model.actor.diffusion.ON_POLICY_SHARE = run.on_policy_share  # type: ignore[assignment]
     evaluation.checkpoints = checkpoints
     model.learn(
         run.steps - model.num_timesteps, callback=evaluation, log_interval=10**9, reset_num_timesteps=model.num_timesteps == 0
     )
     with untouched_randomness():
-        measures = final_measures(
-            model, evaluation.envs[0], evaluation.last_episodes, run.evaluation["deterministic_forms"], STOCHASTIC_SEED
-        )
+        measures = final_measures(model, evaluation.envs[0], evaluation.last_episodes, EVALUATION_SEED)
+        if run.evaluation["deterministic_forms"]:
+            measures |= returns_by_candidates(model, evaluation.deterministic_envs, EVALUATION_SEED)
     env.close()
     return {"records": evaluation.records, "measures": measures, "continued_at": evaluation.continued_at}
 
@@ -149,7 +143,8 @@ def make_env(run: Run) -> gym.Env:
 
 class Evaluation(BaseCallback):
     """
-    Deterministic and stochastic episodes in separate environments, every ``evaluation["every"]`` steps.
+    Deterministic and sampled episodes in separate environments, every ``evaluation["every"]`` steps. Episode i of either kind
+    is reset with ``EVALUATION_SEED + i``, so both start from the same states.
 
     :param run: what is trained
     """
@@ -167,6 +162,11 @@ class Evaluation(BaseCallback):
         """Environments of evaluation, made once."""
         settings = self.run.evaluation
         return [make_env(self.run) for _ in range(max(settings["episodes"], settings["stochastic_episodes"]))]
+
+    @property
+    def deterministic_envs(self) -> list[gym.Env]:
+        """As many of them as there are deterministic episodes."""
+        return self.envs[: self.run.evaluation["episodes"]]
 
     def _on_training_start(self) -> None:
         self.seconds = self.records[-1]["seconds"] if self.records else 0.0
@@ -187,17 +187,18 @@ class Evaluation(BaseCallback):
         self.clock, self.cpu_clock = time.perf_counter(), time.process_time()
 
     def _record(self) -> dict[str, Any]:
-        settings = self.run.evaluation
         with untouched_randomness():
-            deterministic = roll_out(self.model, self.envs[: settings["episodes"]], EVALUATION_SEED, deterministic=True)
-            th.manual_seed(STOCHASTIC_SEED)
-            stochastic_envs = self.envs[: settings["stochastic_episodes"]]
-            self.last_episodes = roll_out(self.model, stochastic_envs, STOCHASTIC_SEED, deterministic=False)
+            deterministic = roll_out(self.model, self.deterministic_envs, EVALUATION_SEED, deterministic=True)
+            th.manual_seed(SAMPLING_SEED)
+            stochastic_envs = self.envs[: self.run.evaluation["stochastic_episodes"]]
+            self.last_episodes = roll_out(self.model, stochastic_envs, EVALUATION_SEED, deterministic=False)
         goals = goals_of(self.last_episodes, self.envs[0])
         record: dict[str, Any] = {
             "steps": self.num_timesteps,
             "seconds": round(self.seconds, 2),
             "cpu_seconds": round(self.cpu_seconds, 2),
+            # of the first episode of either kind, counted up from there
+            "start_seed": EVALUATION_SEED,
             "deterministic": [round(episode.total_reward, 4) for episode in deterministic],
             "stochastic": [round(episode.total_reward, 4) for episode in self.last_episodes],
             "goals": None if goals is None else recorded_goals(goals),
@@ -309,26 +310,14 @@ def untouched_randomness() -> Iterator[None]:
 
 
 def train_static(run: Run) -> dict[str, Any]:
-    """Train a diffusion on a law in closed form, and measure the distance of its samples to the law."""
-    if unknown := set(run.settings) - set(STATIC_SETTINGS):
-        raise ValueError(
-            f"settings of a static target must be among {list(STATIC_SETTINGS)}, got {sorted(unknown)} for algorithm "
-            f"{run.algorithm!r}; list the algorithm's environments without static targets"
-        )
-    settings = dict(run.settings)
-    diffusion_class = DIFFUSIONS[settings.pop("diffusion", "box")]
-    n_rows = settings.pop("actor_batch_size", None)
-    diffusion_kwargs = {**settings.pop("diffusion_kwargs", {}), **settings}
-    log_density: Callable[[th.Tensor], th.Tensor] = LAWS[run.env_spec["law"]]
-    th.manual_seed(run.seed)
-    diffusion = diffusion_class(1, ACTION_DIM, [256, 256], nn.ReLU, **diffusion_kwargs)
-    if run.on_policy_share is not None:
-        diffusion.ON_POLICY_SHARE = run.on_policy_share  # type: ignore[misc]
+    """Train the policy on a law in closed form, and measure the distance of its samples to the law."""
+    log_density = LAWS[run.env_spec["law"]]
+    model = model_of_law(CLASSES[run.class_name], log_density, run.seed, **copy.deepcopy(run.settings))
     clock, cpu_clock = time.perf_counter(), time.process_time()
-    trained(diffusion, log_density, run.steps, n_rows or rows_per_update(diffusion))
+    train_on_law(model, run.steps)
     seconds, cpu_seconds = time.perf_counter() - clock, time.process_time() - cpu_clock
-    actions, draws = sampled_actions(diffusion), exact_draws(log_density, N_SAMPLES)
-    masses = boltzmann_masses(lambda grid: log_density(grid), 1.0, ACTION_DIM, n_bins=20)
+    actions, draws = sampled_actions(model), exact_draws(log_density, N_SAMPLES)
+    masses = boltzmann_masses(log_density, 1.0, ACTION_DIM, n_bins=20)
     measures = {
         "mmd": maximum_mean_discrepancy(actions, draws, BANDWIDTH),
         "sliced_w2": sliced_wasserstein_2(actions, draws, th.randn(N_DIRECTIONS, ACTION_DIM)),

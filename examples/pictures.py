@@ -1,21 +1,28 @@
-"""What does a policy look like? Learn the four goals; draw the critic with its Boltzmann law, the samples and roll-outs."""
+"""
+What does a policy look like? Learn the four goals; draw the critic with its Boltzmann law, the samples and roll-outs.
 
+    python examples/pictures.py [--steps 20000]
+"""
+
+import argparse
 from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
 
 from sb3_dqs import DQS
-from sb3_dqs.evaluation import roll_out
-from sb3_dqs.plotting import plot_critic, plot_denoising_paths, plot_roll_outs
+from sb3_dqs.inspection.evaluation import roll_out
+from sb3_dqs.inspection.plotting import plot_critic, plot_denoising_paths, plot_roll_outs
 
 ENV_ID = "sb3_dqs/MultiGoal-v0"
 FOLDER = Path("runs/pictures")
 
 
 def main() -> None:
-    """Train for 20,000 steps, some minutes, and save three pictures."""
-    model = DQS("MlpPolicy", ENV_ID, seed=0, device="cpu").learn(20_000, progress_bar=True)
+    """Train, some minutes for 20,000 steps, and save three pictures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=20_000)
+    model = DQS("MlpPolicy", ENV_ID, seed=0, device="cpu").learn(parser.parse_args().steps, progress_bar=True)
     centre = np.zeros(2, np.float32)
     envs = [gym.make(ENV_ID) for _ in range(40)]
     episodes = roll_out(model, envs, seed=0, deterministic=False)

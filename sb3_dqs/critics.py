@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch as th
-from sb3_contrib.common.torch_layers import BatchRenorm
+from sb3_contrib.common.torch_layers import BatchRenorm, BatchRenorm1d
 from sb3_contrib.crossq.policies import CrossQCritic
 from stable_baselines3.common.policies import BaseModel, ContinuousCritic
 from stable_baselines3.common.type_aliases import PyTorchObs
@@ -17,6 +17,56 @@ from sb3_dqs.diffusion.estimators import QFunction
 
 # These critics put every row of [features, action] through each of ``q_networks``, so features can be computed once.
 FORWARDS_BY_Q_NETWORKS = (ContinuousCritic.forward, CrossQCritic.forward)
+
+
+class NativeBatchRenorm1d(BatchRenorm1d):
+    """
+    Batch renormalisation by torch's own batch normalisation, which does in one pass what takes sb3-contrib's module a dozen.
+
+    Batch renormalisation is r times the normalised batch, plus d, where r and d, constants for the gradient, lead over to the
+    running statistics: so r and d go into scale and bias.
+    Source: arXiv:1702.03275, as in sb3-contrib; our deviation from the latter: the batch is divided by its own standard
+    deviation, and not by the estimate of that of its law, which is larger by the share 1 / (2 batch size).
+    """
+
+    ra_mean: th.Tensor
+    ra_var: th.Tensor
+    steps: th.Tensor
+
+    def forward(self, x: th.Tensor) -> th.Tensor:
+        """
+        :param x: (batch, num_features), at least two rows in training mode
+        :return: normalised, of the same shape
+        """
+        scale, bias = self.scale, self.bias
+        if self.training:
+            if self.steps > self.warmup_steps:
+                r, d = self._corrections(x.detach())
+                scale, bias = scale * r, bias + scale * d
+            self.steps += 1
+        return F.batch_norm(x, self.ra_mean, self.ra_var, scale, bias, self.training, self.momentum, self.eps)
+
+    def _corrections(self, x: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+        running_std = (self.ra_var + self.eps).sqrt()
+        r = ((x.var(dim=0) + self.eps).sqrt() / running_std).clamp(1 / self.rmax, self.rmax)
+        d = ((x.mean(dim=0) - self.ra_mean) / running_std).clamp(-self.dmax, self.dmax)
+        return r, d
+
+
+class BatchRenormCritic(CrossQCritic):
+    """
+    The critic of sb3-contrib's CrossQ, arXiv:1902.05605: batch renormalisation before each linear layer, faster.
+
+    :param critic_kwargs: as sb3-contrib's ``CrossQCritic``, see :class:`~sb3_dqs.policies.DiffusionPolicy`
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        for network in self.q_networks:
+            for name, layer in network.named_children():
+                if isinstance(layer, BatchRenorm1d):
+                    arguments = (layer.num_features, layer.eps, layer.momentum, layer.affine, layer.warmup_steps)
+                    setattr(network, name, NativeBatchRenorm1d(*arguments))
 
 
 def transition_values(
@@ -90,28 +140,52 @@ def evaluating(critic: BaseModel) -> Iterator[None]:
 
     :param critic: in training mode or not, as it will be afterwards
     """
-    was_training = critic.training
+    if not critic.training:
+        yield
+        return
     critic.set_training_mode(False)
     try:
         yield
     finally:
-        critic.set_training_mode(was_training)
+        critic.set_training_mode(True)
+
+
+def smallest_q(critic: BaseModel, observations: PyTorchObs, actions: th.Tensor) -> th.Tensor:
+    """
+    The smallest of what ``critic(observations, actions)`` returns, at several actions per observation, for any critic.
+
+    Where the critic's own forward pass puts [features, action] through ``q_networks``, the features are computed once.
+
+    :param critic: maps observations and actions to a tuple of Q values (batch, 1); in evaluation mode, see :func:`evaluating`
+    :param observations: of a batch
+    :param actions: (n, batch, action_dim), in [-1, 1]
+    :return: (n, batch)
+    """
+    if _asks_q_networks(critic):
+        features = critic.extract_features(observations, critic.features_extractor)  # type: ignore[arg-type]
+        inputs = th.cat([features.expand(*actions.shape[:-1], -1), actions], dim=-1).flatten(end_dim=-2)
+        q_values = [network(inputs) for network in critic.q_networks]  # type: ignore[union-attr]
+    else:
+        repeated = tree_map(lambda values: values.expand(len(actions), *values.shape).flatten(end_dim=1), observations)
+        q_values = critic(repeated, actions.flatten(end_dim=1))
+    return smallest(q_values).view(actions.shape[:-1])
 
 
 def smallest_q_fn(critic: BaseModel, observations: PyTorchObs) -> QFunction:
     """
     The critic as a function of the action alone: the one place where SB3's networks meet the diffusion's mathematics.
 
-    It is the smallest of what ``critic(observations, actions)`` returns, for any critic. Where the critic's own forward pass
-    puts [features, action] through ``q_networks``, the features, and their share of a first linear layer, are computed once.
+    It is :func:`smallest_q` of these observations. Where the critic asks ``q_networks``, what does not depend on the action is
+    computed once for all calls: the features, their share of a first linear layer, and batch renormalisation, which in
+    evaluation mode is part of the linear layer behind it.
 
     :param critic: maps observations and actions to a tuple of Q values (batch, 1); in evaluation mode, see :func:`evaluating`
     :param observations: of a batch
     :return: maps actions (n, batch, action_dim) in [-1, 1] to the smallest Q of the ensemble, (n, batch); differentiable
         in the actions
     """
-    if type(critic).forward not in FORWARDS_BY_Q_NETWORKS or critic._forward_hooks or critic._forward_pre_hooks:
-        return lambda actions: _smallest_of_whole_critic(critic, observations, actions)
+    if not _asks_q_networks(critic):
+        return lambda actions: smallest_q(critic, observations, actions)
     with th.no_grad():
         features = critic.extract_features(observations, critic.features_extractor)  # type: ignore[arg-type]
         networks = [_conditioned(network, features) for network in critic.q_networks]  # type: ignore[union-attr]
@@ -122,10 +196,8 @@ def smallest_q_fn(critic: BaseModel, observations: PyTorchObs) -> QFunction:
     return q_fn
 
 
-def _smallest_of_whole_critic(critic: BaseModel, observations: PyTorchObs, actions: th.Tensor) -> th.Tensor:
-    n_actions, batch_size, _ = actions.shape
-    repeated = tree_map(lambda values: values.expand(n_actions, *values.shape).flatten(end_dim=1), observations)
-    return smallest(critic(repeated, actions.flatten(end_dim=1))).view(n_actions, batch_size)
+def _asks_q_networks(critic: BaseModel) -> bool:
+    return type(critic).forward in FORWARDS_BY_Q_NETWORKS and not _has_hooks(critic)
 
 
 class _Affine(NamedTuple):

@@ -11,7 +11,7 @@ from gymnasium import spaces
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
-from stable_baselines3.common.policies import BasePolicy, ContinuousCritic
+from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.preprocessing import get_action_dim
 from stable_baselines3.common.type_aliases import (
     DictReplayBufferSamples,
@@ -59,7 +59,8 @@ class DQS(OffPolicyAlgorithm):
     :param buffer_size: size of the replay buffer
     :param learning_starts: how many steps of the model to collect transitions for before learning starts
     :param batch_size: Minibatch size for each gradient update of the critic
-    :param tau: the soft update coefficient ("Polyak update", between 0 and 1)
+    :param tau: the soft update coefficient ("Polyak update", between 0 and 1) of a target network; 1, the default, is none:
+        values at both ends of a transition come from the critic itself, in one joint pass
     :param gamma: the discount factor
     :param train_freq: Update the model every ``train_freq`` steps. Alternatively pass a tuple of frequency and unit
         like ``(5, "step")`` or ``(2, "episode")``.
@@ -75,7 +76,7 @@ class DQS(OffPolicyAlgorithm):
         :class:`~sb3_dqs.temperature.LogLinearSchedule`), or ``"auto"``: learned, so that the policy's entropy follows
         ``target_entropy``
     :param target_entropy: entropy that ``temperature="auto"`` holds the policy at, in nats for the whole action vector on
-        the [-1, 1] box; ``"auto"`` is -0.5 per action dimension
+        the [-1, 1] box; ``"auto"`` is -1 per action dimension
     :param cooling_updates: with ``temperature="auto"``, the entropy target falls linearly from that of a nearly uniform
         policy to ``target_entropy`` over this many updates of the critic, or over the first half of the run if that is
         shorter, so that no good action is given up before it was tried (0 to start with the final target). Correlated
@@ -114,8 +115,8 @@ class DQS(OffPolicyAlgorithm):
     }
     policy: DiffusionPolicy
     actor: DiffusionActor
-    critic: ContinuousCritic
-    critic_target: ContinuousCritic
+    critic: Any
+    critic_target: Any
     thermostat: Temperature
 
     def __new__(cls, *args: Any, **kwargs: Any) -> "DQS":
@@ -127,11 +128,11 @@ class DQS(OffPolicyAlgorithm):
         self,
         policy: str | type[DiffusionPolicy],
         env: GymEnv | str,
-        learning_rate: float | Schedule = 3e-4,
+        learning_rate: float | Schedule = 1e-3,
         buffer_size: int = 1_000_000,  # 1e6
         learning_starts: int = 100,
         batch_size: int = 256,
-        tau: float = 0.005,
+        tau: float = 1.0,
         gamma: float = 0.99,
         train_freq: int | tuple[int, str] = 1,
         gradient_steps: int = 1,
@@ -145,9 +146,9 @@ class DQS(OffPolicyAlgorithm):
         cooling_updates: int = 5_000,
         n_score_samples: int = 8,
         n_diffusion_steps: int = 5,
-        actor_batch_size: int = 64,
+        actor_batch_size: int = 128,
         policy_delay: int = 2,
-        actor_learning_rate_factor: float = 3.0,
+        actor_learning_rate_factor: float = 2.0,
         n_action_candidates: int = 8,
         exploration_correlation_time: float = 16.0,
         component_kwargs: dict[str, dict[str, Any]] | None = None,
@@ -238,7 +239,11 @@ class DQS(OffPolicyAlgorithm):
         named = {"n_diffusion_steps": self.n_diffusion_steps, "n_score_samples": self.n_score_samples}
         diffusion_class = self.policy_class.actor_class.diffusion_class  # type: ignore[attr-defined]
         rare = settings.component_kwargs(self, "diffusion", diffusion_class, given=named)
-        return {"diffusion_kwargs": {**rare, **named}, "n_action_candidates": self.n_action_candidates}
+        return {
+            "has_target_network": self.tau < 1,
+            "diffusion_kwargs": {**rare, **named},
+            "n_action_candidates": self.n_action_candidates,
+        }
 
     def _setup_temperature(self) -> None:
         thermostat: Temperature
@@ -250,6 +255,8 @@ class DQS(OffPolicyAlgorithm):
             thermostat = ScheduledTemperature(self.temperature, **rare)
         if "thermostat" in self.__dict__:  # of a live model, whose temperature is being changed
             thermostat.load_state_dict(self.thermostat.state_dict())
+        # a model that is loaded, or changed, is somewhere on its schedule
+        thermostat.start_round(self._current_progress_remaining)
         self.thermostat = thermostat.to(self.device)
 
     def _sample_action(

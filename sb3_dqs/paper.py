@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 import torch as th
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.noise import ActionNoise
-from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.policies import BasePolicy, ContinuousCritic
 from stable_baselines3.common.type_aliases import GymEnv, PyTorchObs, Schedule
 from torch.utils._pytree import tree_map
 
@@ -30,9 +30,13 @@ class PaperActor(DiffusionActor):
 
 
 class PaperPolicy(DiffusionPolicy):
-    """Policy class (with both actor and critic) for the published algorithm."""
+    """Policy class (with both actor and critic) for the published algorithm: plain twin critics with a target network."""
 
     actor_class = PaperActor
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        published = {"critic_class": ContinuousCritic, "critic_betas": (0.9, 0.999)}
+        super().__init__(*args, **{**published, **kwargs})
 
 
 class PaperCnnPolicy(PaperPolicy, CnnPolicy):

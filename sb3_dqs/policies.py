@@ -1,12 +1,12 @@
 """How do observations become actions? Features -> diffusion actor -> action in [-1, 1]; the networks and their optimisers."""
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.policies import BaseModel, BasePolicy, ContinuousCritic
+from stable_baselines3.common.policies import BaseModel, BasePolicy
 from stable_baselines3.common.preprocessing import get_action_dim
 from stable_baselines3.common.torch_layers import (
     BaseFeaturesExtractor,
@@ -20,15 +20,15 @@ from stable_baselines3.common.utils import get_parameters_by_name, polyak_update
 from torch import nn
 
 from sb3_dqs.checks import InputError
-from sb3_dqs.critics import evaluating, smallest_q_fn
+from sb3_dqs.critics import BatchRenormCritic, evaluating, smallest_q
 from sb3_dqs.diffusion.box import BoxDiffusion
 from sb3_dqs.diffusion.samplers import PassCallback
 
 START_NOISE_SEED = 0
 
 # Optimizers that can treat all parameters in one pass over them, and the arguments that this cannot be combined with.
-FUSED_OPTIMIZERS = (th.optim.Adam, th.optim.AdamW)
-FUSED_OPTIMIZER_CONFLICTS = {"foreach", "differentiable", "fused"}
+ADAMS = (th.optim.Adam, th.optim.AdamW)
+CONFLICTS_WITH_FUSED = {"foreach", "differentiable", "fused"}
 
 
 def fixed_start_noise(n_candidates: int, action_dim: int) -> th.Tensor:
@@ -150,7 +150,13 @@ class DiffusionActor(BasePolicy):
         return actions.view(n_candidates, batch_size, self.action_dim)
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> th.Tensor:
-        return checked_actions(self(observation, deterministic))
+        return self(observation, deterministic)
+
+    def predict(self, *args: Any, **kwargs: Any) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """As in SB3. :raises ValueError: if an action is not finite"""
+        with th.inference_mode():
+            actions, state = super().predict(*args, **kwargs)
+        return checked_actions(actions), state
 
 
 class DiffusionPolicy(BasePolicy):
@@ -170,11 +176,16 @@ class DiffusionPolicy(BasePolicy):
     :param normalize_images: Whether to normalize images or not, dividing by 255.0 (True by default)
     :param optimizer_class: The optimizer to use, ``th.optim.Adam`` by default
     :param optimizer_kwargs: Additional keyword arguments, excluding the learning rate, to pass to the optimizer
-    :param critic_class: maps observations and actions to a tuple of Q values; the policy follows the smallest of them
+    :param critic_betas: of Adam or AdamW for the critic, unless ``optimizer_kwargs`` hold betas
+    :param critic_class: maps observations and actions to a tuple of Q values; the policy follows the smallest of them.
+        ``BatchRenormCritic`` by default, that of CrossQ; SB3's ``ContinuousCritic`` is the plain one, which wants a target
+        network (``tau=0.005``), a smaller ``learning_rate`` and ``critic_betas=(0.9, 0.999)``
     :param critic_kwargs: Keyword arguments to pass to the critic
     :param n_critics: Number of critic networks to create.
     :param share_features_extractor: Whether to share or not the features extractor between the actor and the critic
         (this saves computation time); it is then trained by the actor's loss alone
+    :param has_target_network: whether TD targets are asked of a slowly following copy of the critic; set by
+        :class:`~sb3_dqs.dqs.DQS`
     :param diffusion_kwargs: Settings of the diffusion; set by :class:`~sb3_dqs.dqs.DQS`
     :param n_action_candidates: Deterministic prediction returns the best of this many actions by the smallest Q of the
         ensemble; set by :class:`~sb3_dqs.dqs.DQS`
@@ -184,8 +195,8 @@ class DiffusionPolicy(BasePolicy):
 
     action_space: spaces.Box
     actor: DiffusionActor
-    critic: ContinuousCritic
-    critic_target: ContinuousCritic
+    critic: Any
+    critic_target: Any
 
     def __init__(
         self,
@@ -199,11 +210,13 @@ class DiffusionPolicy(BasePolicy):
         normalize_images: bool = True,
         optimizer_class: type[th.optim.Optimizer] = th.optim.Adam,
         optimizer_kwargs: dict[str, Any] | None = None,
-        critic_class: type[BaseModel] = ContinuousCritic,
+        critic_betas: tuple[float, float] = (0.5, 0.999),
+        critic_class: type[BaseModel] = BatchRenormCritic,
         critic_kwargs: dict[str, Any] | None = None,
         n_critics: int = 2,
         share_features_extractor: bool = False,
         *,
+        has_target_network: bool,
         diffusion_kwargs: dict[str, Any],
         n_action_candidates: int,
     ):
@@ -219,10 +232,12 @@ class DiffusionPolicy(BasePolicy):
         )
         self.net_arch = [256, 256] if net_arch is None else net_arch
         self.activation_fn = activation_fn
+        self.critic_betas = critic_betas
         self.critic_class = critic_class
         self.critic_kwargs = critic_kwargs or {}
         self.n_critics = n_critics
         self.share_features_extractor = share_features_extractor
+        self.has_target_network = has_target_network
         self.diffusion_kwargs = diffusion_kwargs
         self.n_action_candidates = n_action_candidates
         self._build(lr_schedule)
@@ -230,11 +245,13 @@ class DiffusionPolicy(BasePolicy):
     def _build(self, lr_schedule: Schedule) -> None:
         self.actor = self.make_actor()
         self.critic = self.make_critic(self.actor.features_extractor if self.share_features_extractor else None)
-        # The target never shares the features extractor of the online networks
-        self.critic_target = self.make_critic()
-        self.critic_target.load_state_dict(self.critic.state_dict())
-        # Target networks should always be in eval mode
-        self.critic_target.set_training_mode(False)
+        self.critic_target = None
+        if self.has_target_network:
+            # The target never shares the features extractor of the online networks
+            self.critic_target = self.make_critic()
+            self.critic_target.load_state_dict(self.critic.state_dict())
+            # Target networks should always be in eval mode
+            self.critic_target.set_training_mode(False)
 
         # A shared features extractor is trained by the actor's loss alone
         critic_parameters = [
@@ -242,14 +259,20 @@ class DiffusionPolicy(BasePolicy):
             for name, parameter in self.critic.named_parameters()
             if not (self.share_features_extractor and "features_extractor" in name)
         ]
-        self.actor.optimizer = self._make_optimizer(self.actor.parameters(), lr_schedule)
-        self.critic.optimizer = self._make_optimizer(critic_parameters, lr_schedule)
-
-    def _make_optimizer(self, parameters: Iterable[nn.Parameter], lr_schedule: Schedule) -> th.optim.Optimizer:
-        kwargs = self.optimizer_kwargs
-        if self.optimizer_class in FUSED_OPTIMIZERS and not FUSED_OPTIMIZER_CONFLICTS & set(kwargs):
-            kwargs = {"fused": True, **kwargs}
-        return self.optimizer_class(parameters, lr=lr_schedule(1), **kwargs)  # type: ignore[call-arg]
+        is_adam = self.optimizer_class in ADAMS
+        betas = {"betas": self.critic_betas} if is_adam else {}
+        fused = {"fused": True} if is_adam and not CONFLICTS_WITH_FUSED & set(self.optimizer_kwargs) else {}
+        learning_rate = lr_schedule(1)
+        self.actor.optimizer = self.optimizer_class(
+            self.actor.parameters(),
+            lr=learning_rate,  # type: ignore[call-arg]
+            **{**fused, **self.optimizer_kwargs},
+        )
+        self.critic.optimizer = self.optimizer_class(
+            critic_parameters,
+            lr=learning_rate,  # type: ignore[call-arg]
+            **{**fused, **betas, **self.optimizer_kwargs},
+        )
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         data = super()._get_constructor_parameters()
@@ -261,10 +284,12 @@ class DiffusionPolicy(BasePolicy):
                 features_extractor_kwargs=self.features_extractor_kwargs,
                 optimizer_class=self.optimizer_class,
                 optimizer_kwargs=self.optimizer_kwargs,
+                critic_betas=self.critic_betas,
                 critic_class=self.critic_class,
                 critic_kwargs=self.critic_kwargs,
                 n_critics=self.n_critics,
                 share_features_extractor=self.share_features_extractor,
+                has_target_network=self.has_target_network,
                 diffusion_kwargs=self.diffusion_kwargs,
                 n_action_candidates=self.n_action_candidates,
                 lr_schedule=self._dummy_schedule,  # dummy lr schedule, not needed for loading policy alone
@@ -302,10 +327,12 @@ class DiffusionPolicy(BasePolicy):
 
     def update_target(self, tau: float) -> None:
         """
-        Let the target network follow the critic.
+        Let the target network, if any, follow the critic.
 
         :param tau: share of the critic in the average, in [0, 1]
         """
+        if self.critic_target is None:
+            return
         polyak_update(self.critic.parameters(), self.critic_target.parameters(), tau)
         # statistics of normalisation layers, see SB3's issue #996
         names = ["running_", "ra_"]
@@ -334,8 +361,8 @@ class DiffusionPolicy(BasePolicy):
         self.set_training_mode(False)
         observations, _ = self.obs_to_tensor(observation)
         with th.no_grad():
-            actions = checked_actions(self(observations, start_noise=start_noise))
-        return actions.cpu().numpy().reshape((-1, *self.action_space.shape))  # type: ignore[misc]
+            actions = self(observations, start_noise=start_noise).cpu().numpy()
+        return checked_actions(actions).reshape((-1, *self.action_space.shape))  # type: ignore[misc]
 
     def best_candidate(self, obs: PyTorchObs) -> th.Tensor:
         """
@@ -349,18 +376,32 @@ class DiffusionPolicy(BasePolicy):
         if self.n_action_candidates == 1:
             return candidates[0]
         with evaluating(self.critic):
-            best = smallest_q_fn(self.critic, obs)(candidates).argmax(dim=0)
+            best = smallest_q(self.critic, obs, candidates).argmax(dim=0)
         return candidates.gather(0, best[None, :, None].expand(1, -1, candidates.shape[-1])).squeeze(0)
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> th.Tensor:
-        return checked_actions(self(observation, deterministic))
+        return self(observation, deterministic)
+
+    def predict(self, *args: Any, **kwargs: Any) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """As in SB3. :raises ValueError: if an action is not finite"""
+        with th.inference_mode():
+            actions, state = super().predict(*args, **kwargs)
+        return checked_actions(actions), state
 
     def unscale_action(self, scaled_action: np.ndarray) -> np.ndarray:
         """
         :param scaled_action: in [-1, 1]
         :return: in the bounds of the action space, which rounding does not leave
         """
-        return np.clip(super().unscale_action(scaled_action), self.action_space.low, self.action_space.high)
+        return np.minimum(np.maximum(super().unscale_action(scaled_action), self.action_space.low), self.action_space.high)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """As in torch; with another ``tau``, a target network starts as the critic that was saved, or is left out."""
+        state = {name: value for name, value in state_dict.items() if not name.startswith("critic_target.")}
+        if self.critic_target is not None:
+            ours = [name for name in self.state_dict() if name.startswith("critic_target.")]
+            state |= {n: state_dict.get(n, state_dict.get(n.replace("_target", "", 1))) for n in ours}
+        return super().load_state_dict(state, strict, assign)
 
     def set_training_mode(self, mode: bool) -> None:
         """
@@ -368,9 +409,10 @@ class DiffusionPolicy(BasePolicy):
 
         :param mode: if true, set to training mode, else set to evaluation mode
         """
-        self.actor.set_training_mode(mode)
-        self.critic.set_training_mode(mode)
-        self.training = mode
+        if not self.training == self.actor.training == self.critic.training == mode:
+            self.actor.set_training_mode(mode)
+            self.critic.set_training_mode(mode)
+            self.training = mode
 
 
 MlpPolicy = DiffusionPolicy
@@ -397,16 +439,15 @@ class MultiInputPolicy(DiffusionPolicy):
         super().__init__(*args, **kwargs)
 
 
-def checked_actions(actions: th.Tensor) -> th.Tensor:
+def checked_actions(actions: np.ndarray) -> np.ndarray:
     """
-    :param actions: (batch, action_dim), about to leave the policy
+    :param actions: (batch, *action_shape), about to leave the policy, or one action alone
     :return: the same
     :raises ValueError: if one is not finite
     """
-    if not th.isfinite(actions).all():
-        rows = (~th.isfinite(actions)).any(dim=1).nonzero().flatten().tolist()
+    if not np.isfinite(actions).all():
         raise InputError(
-            f"actions of observations {rows} of the batch are not finite; look for NaN, infinite or enormous values in these "
+            f"the policy gives actions that are not finite: {actions}; look for NaN, infinite or enormous values in the "
             "observations (SB3's VecCheckNan finds them), and for NaN in the parameters of the policy"
         )
     return actions

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer, ReplayBuffer
+from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.type_aliases import DictReplayBufferSamples, ReplayBufferSamples
 
 from sb3_dqs.checks import InputError, SpaceError, as_integer, check_choice, check_positive, is_finite_number
@@ -105,7 +106,7 @@ def check_argument_names(algorithm: type["DQS"], names: Any) -> None:
         return
     for name in names:
         if name not in parameters:
-            hint = _hint_for(name, set(parameters) - {"self"})
+            hint = hint_for(name, set(parameters) - {"self"})
             raise ArgumentError(f"{algorithm.__name__} has no argument {name!r}; {hint}")
 
 
@@ -130,7 +131,7 @@ def component_kwargs(model: "DQS", component: str, constructor: type, given: Ite
         if name in given:
             raise InputError(f"{where} must not hold {name!r}, a setting of {type(model).__name__}: pass it as an argument")
         if name not in known:
-            raise InputError(f"{constructor.__name__} has no argument {name!r} in {where}; {_hint_for(name, set(known))}")
+            raise InputError(f"{constructor.__name__} has no argument {name!r} in {where}; {hint_for(name, set(known))}")
     return kwargs
 
 
@@ -145,9 +146,9 @@ def check_settings(model: "DQS") -> None:
     _check_policy(model)
     for name, (minimum, remedy) in INTEGERS.items():
         model.__dict__[name] = as_integer(name, getattr(model, name), minimum, remedy)
-    if "stats_window_size" in model.__dict__:  # given to load() or set: SB3 keeps it under another name
-        given = model.__dict__.pop("stats_window_size")
-        model._stats_window_size = as_integer("stats_window_size", given, 1, "100 is the default")
+    # SB3 keeps it under another name, where load() and a change of it do not reach
+    given = model.__dict__.pop("stats_window_size", model._stats_window_size)
+    model._stats_window_size = as_integer("stats_window_size", given, 1, "100 is the default")
     _check_numbers(model)
     _check_temperature(model)
     _check_replay_buffer_settings(model)
@@ -192,11 +193,25 @@ def _check_policy(model: "DQS") -> None:
     for key in model.policy_kwargs:
         if key in settings_of(type(model)) | {"diffusion_kwargs"}:
             raise InputError(f"policy_kwargs must not hold {key!r}; pass it as an argument of {algorithm}")
+        if key == "n_critics":
+            model.policy_kwargs[key] = as_integer(key, model.policy_kwargs[key], 1, "2 is the default")
+        if key == "net_arch":
+            model.policy_kwargs[key] = _checked_net_arch(model.policy_kwargs[key])
         if key in COUNTERPARTS:
             raise InputError(
                 f"policy_kwargs must not hold {key!r}, which policies of {algorithm} have not; leave it out. Its counterpart: "
                 f"{COUNTERPARTS[key]}"
             )
+
+
+def _checked_net_arch(net_arch: Any) -> Any:
+    if isinstance(net_arch, dict):
+        return {name: _checked_net_arch(sizes) for name, sizes in net_arch.items()}
+    if net_arch is None:
+        return None
+    if not isinstance(net_arch, list | tuple):
+        raise InputError(f"net_arch must be a list of layer sizes or dict(pi=[...], qf=[...]), got {net_arch!r}")
+    return [as_integer("each size in net_arch", size, 1, "256 is usual") for size in net_arch]
 
 
 def _check_numbers(model: "DQS") -> None:
@@ -216,8 +231,26 @@ def _check_numbers(model: "DQS") -> None:
             f"exploration_correlation_time must be a finite number of steps >= 0, got {correlation_time!r}"
             f"{_as_number(correlation_time)}; 0 explores without correlation"
         )
-    if not isinstance(model.train_freq, tuple | list):
-        model.__dict__["train_freq"] = as_integer("train_freq", model.train_freq, 1, "1 trains after every step")
+    _check_train_freq(model)
+    if model.action_noise is not None and not isinstance(model.action_noise, ActionNoise):
+        raise InputError(f"action_noise must be an ActionNoise of SB3 or None, got {model.action_noise!r}")
+    if model.optimize_memory_usage and (model.replay_buffer_kwargs or {}).get("handle_timeout_termination", True):
+        raise InputError(
+            "optimize_memory_usage=True cannot tell timeouts from ends; pass "
+            "replay_buffer_kwargs=dict(handle_timeout_termination=False) with it, or leave it out"
+        )
+
+
+def _check_train_freq(model: "DQS") -> None:
+    train_freq = model.train_freq
+    frequency, *unit = train_freq if isinstance(train_freq, tuple | list) else (train_freq,)
+    frequency = as_integer("train_freq", frequency, 1, "1 trains after every step")
+    if not unit:
+        model.__dict__["train_freq"] = frequency
+        return
+    if len(unit) > 1 or str(getattr(unit[0], "value", unit[0])) not in ("step", "episode"):
+        raise InputError(f"train_freq must be a number, or a pair like (2, 'episode') or (5, 'step'), got {train_freq!r}")
+    model.__dict__["train_freq"] = type(train_freq)(*[frequency, *unit]) if hasattr(train_freq, "unit") else (frequency, *unit)
 
 
 def _check_temperature(model: "DQS") -> None:
@@ -271,10 +304,7 @@ def change(model: "DQS", name: str, value: Any) -> None:
     """
     algorithm = type(model).__name__
     if name in FIXED:
-        raise InputError(
-            f"{name} is built into the model and cannot change on a live one; pass it to {algorithm}(...) or, for a saved "
-            f"model, to {algorithm}.load(path, {name}=...)"
-        )
+        raise InputError(f"{name} is built into the model and cannot change on a live one; {_when_made(name)}")
     if name not in inspect.signature(type(model).__init__).parameters:
         raise InputError(f"{name} is no setting of {algorithm}")
     previous = dict(model.__dict__)
@@ -287,6 +317,8 @@ def change(model: "DQS", name: str, value: Any) -> None:
             model._convert_train_freq()
         elif name == "exploration_correlation_time":
             model.start_noise = None
+        elif name == "tau" and model.policy.has_target_network != (value < 1):
+            raise InputError(f"tau={value} needs a model with{'' if value < 1 else 'out'} target network; {_when_made('tau')}")
         elif name == "gamma" and isinstance(model.replay_buffer, NStepReplayBuffer):
             model.replay_buffer.gamma = value
         elif name in ("temperature", "target_entropy"):
@@ -339,7 +371,16 @@ def check_batch(batch: ReplayBufferSamples | DictReplayBufferSamples) -> None:
         )
 
 
-def _hint_for(name: str, known: set[str]) -> str:
+def _when_made(name: str) -> str:
+    return f"pass it when the model is made or, for a saved model, to load(path, {name}=...)"
+
+
+def hint_for(name: str, known: set[str]) -> str:
+    """
+    :param name: of an argument that does not exist
+    :param known: names of those that do
+    :return: its counterpart, the nearest match, or all names
+    """
     if name in COUNTERPARTS:
         return f"its counterpart: {COUNTERPARTS[name]}"
     nearest = get_close_matches(name, known, n=1)

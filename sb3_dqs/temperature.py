@@ -10,8 +10,8 @@ from torch import nn
 
 from sb3_dqs.checks import InputError, as_integer, check_positive, check_share, is_finite_number
 
-# What ``target_entropy="auto"`` stands for, nats per action dimension. A uniform policy has ln 2 = 0.69, SAC's target is -1.
-AUTO_ENTROPY_PER_DIMENSION = -0.5
+# What ``target_entropy="auto"`` stands for, nats per action dimension. A uniform policy has ln 2 = 0.69; it is also SAC's.
+AUTO_ENTROPY_PER_DIMENSION = -1.0
 
 # The log of the relative temperature stays within these bounds: only met when Q does not depend on the action at all.
 MAX_ABS_LOG_TEMPERATURE = 20.0
@@ -177,7 +177,7 @@ class AutomaticTemperature(Temperature):
     deviations: relative to the spread of Q, bounded steps, the mean of two entropies.
 
     :param action_dim: size of the action
-    :param target_entropy: nats for the whole action vector on the [-1, 1] box; ``"auto"`` is -0.5 per action dimension
+    :param target_entropy: nats for the whole action vector on the [-1, 1] box; ``"auto"`` is -1 per action dimension
     :param initial: start, > 0, relative to the spread of Q: 3 is a nearly uniform policy
     :param hot_entropy: first entropy target, nats per action dimension, just below ln 2 = 0.69 of uniform actions
     :param gain: change of the log temperature per update of the actor and nat of entropy error per dimension, > 0. The entropy

@@ -11,18 +11,25 @@ import pytest
 import torch as th
 from gymnasium import spaces
 
+from sb3_dqs import DQS, PaperDQS
+
 th.set_num_threads(1)
 
 SMALL = {"policy_kwargs": {"net_arch": [16, 16]}, "learning_starts": 20, "batch_size": 16, "buffer_size": 1_000}
-# every part of the published setting, at a size for tests
-SMALL_PAPER = {**SMALL, "diffusion": "paper", "n_score_samples": 8, "n_diffusion_steps": 5}
-SETTINGS = {"box": SMALL, "paper": SMALL_PAPER}
+# every part of the published algorithm, at a size for tests
+SMALL_PAPER = {**SMALL, "n_score_samples": 8, "n_diffusion_steps": 5, "actor_batch_size": 16}
 
 
-@pytest.fixture(params=list(SETTINGS))
-def settings(request):
-    """Small settings of the box and of the paper diffusion."""
-    return dict(SETTINGS[request.param])
+@pytest.fixture(params=[(DQS, SMALL), (PaperDQS, SMALL_PAPER)], ids=["ours", "paper"])
+def algorithm(request):
+    """DQS and the published algorithm, small: called as the class, with settings that replace those of the small one."""
+    chosen, small = request.param
+
+    def make(policy, env, **settings):
+        return chosen(policy, env, **{**small, **settings})
+
+    make.chosen, make.load, make.small = chosen, chosen.load, small
+    return make
 
 
 class RandomEnv(gym.Env):

@@ -10,7 +10,7 @@ from torch import nn
 from sb3_dqs.checks import InputError, as_integer, check_choice, check_positive, check_share, check_sigma_range
 from sb3_dqs.diffusion.entropy import boltzmann_entropy, policy_entropy
 from sb3_dqs.diffusion.estimators import BOX_ESTIMATORS, Guide, QFunction, Regression, box_posterior_mean
-from sb3_dqs.diffusion.networks import PreconditionedDenoiser
+from sb3_dqs.diffusion.networks import PreconditionedDenoiser, RunningNormalization
 from sb3_dqs.diffusion.noise import geometric_sigmas, stratified_log_uniform_sigmas
 from sb3_dqs.diffusion.samplers import PassCallback, dpm_solver_pp_2m
 
@@ -25,12 +25,14 @@ class BoxNoise(NamedTuple):
     :param noise: (batch, action_dim), standard normal, added to the actions
     :param proposal_uniforms: (n_score_samples / 2, batch, action_dim), uniform in [0, 1)
     :param signs: (batch, action_dim), -1 or 1
+    :param uniform_actions: (2, batch, action_dim), uniform on the box
     """
 
     level_uniforms: th.Tensor
     noise: th.Tensor
     proposal_uniforms: th.Tensor
     signs: th.Tensor
+    uniform_actions: th.Tensor
 
 
 class BoxDiffusion(nn.Module):
@@ -87,6 +89,7 @@ class BoxDiffusion(nn.Module):
         self.on_policy_share = on_policy_share
         self.guide_widening, self.guide_min_relative_variance = guide_widening, guide_min_relative_variance
         self.sigmas = geometric_sigmas(sigma_min, sigma_max, n_diffusion_steps)
+        self.normalization = RunningNormalization(features_dim)
         self.denoiser = PreconditionedDenoiser(
             features_dim, action_dim, net_arch, activation_fn, sigma_min, sigma_max, sigma_data, self.sigmas
         )
@@ -100,10 +103,10 @@ class BoxDiffusion(nn.Module):
         :param callback: called with the noisy actions before each network pass
         :return: (batch, action_dim), in [-1, 1]
         """
-        denoise = self.denoiser.condition_on_levels(features)
+        denoise = self.denoiser.condition_on_levels(self.normalization(features))
 
         def box_denoiser(noisy_actions: th.Tensor, sigma: float) -> th.Tensor:
-            return denoise(noisy_actions, sigma).clamp(-1.0, 1.0)
+            return denoise(noisy_actions, sigma).clamp_(-1.0, 1.0)
 
         noisy_actions = self.sigma_max * start_noise
         return dpm_solver_pp_2m(box_denoiser, noisy_actions, self.sigmas, recentre=True, callback=callback)
@@ -119,6 +122,7 @@ class BoxDiffusion(nn.Module):
             noise=th.randn_like(actions),
             proposal_uniforms=th.rand(proposals_shape, dtype=actions.dtype, device=actions.device),
             signs=th.empty_like(actions).bernoulli_().mul_(2).sub_(1),
+            uniform_actions=th.rand((2, *actions.shape), dtype=actions.dtype, device=actions.device).mul_(2).sub_(1),
         )
 
     def regress(
@@ -145,7 +149,8 @@ class BoxDiffusion(nn.Module):
         sigma = self._noise_levels(noise.level_uniforms, n_on_policy)
         noisy_actions = actions + sigma * noise.noise
 
-        denoise = self.denoiser.condition(features)
+        self.normalization.observe(features)
+        denoise = self.denoiser.condition(self.normalization(features))
         denoised_actions = denoise(noisy_actions, sigma)
         guide = denoiser_guide(
             denoise,
@@ -164,19 +169,20 @@ class BoxDiffusion(nn.Module):
 
         drawn = slice(0, n_on_policy)
         noise_range, action_dim = (self.sigma_min, self.sigma_max), actions.shape[1]
-        # at large sigma the unguided proposals are nearly uniform on the box
-        noisiest = (sigma >= sigma.max() / 2).squeeze(1)
         with th.no_grad():
-            measures = {
-                "effective_sample_size": posterior.effective_sample_size.mean(),
-                "entropy": boltzmann_entropy(posterior.squared_error[drawn], sigma[drawn], noise_range, action_dim)
-                / action_dim,
-                "policy_entropy": policy_entropy(
-                    actions[drawn], noisy_actions[drawn], guide.mean[drawn], sigma[drawn], noise_range, self.sigma_data
-                )
-                / action_dim,
-                "q_spread": ((posterior.q_variance * noisiest).sum() / noisiest.sum()).sqrt(),
-            }
+            entropy = boltzmann_entropy(posterior.squared_error[drawn], sigma[drawn], noise_range, action_dim)
+            entropy_of_policy = policy_entropy(
+                actions[drawn], noisy_actions[drawn], guide.mean[drawn], sigma[drawn], noise_range, self.sigma_data
+            )
+            # half the mean squared difference of two independent draws is the variance
+            first_q_values, second_q_values = q_fn(noise.uniform_actions)
+            q_variance = (first_q_values - second_q_values).square().mean() / 2
+        measures = {
+            "effective_sample_size": posterior.effective_sample_size.mean(),
+            "entropy": entropy / action_dim,
+            "policy_entropy": entropy_of_policy / action_dim,
+            "q_spread": q_variance.sqrt(),
+        }
         return Regression(loss, measures)
 
     def _noise_levels(self, uniforms: th.Tensor, n_on_policy: int) -> th.Tensor:

@@ -33,13 +33,11 @@ class PosteriorEstimate(NamedTuple):
     :param mean: (batch, action_dim), E[a | x], in the box, detached
     :param effective_sample_size: (batch,), 1 / sum of squared weights, in [1, n_samples]
     :param squared_error: (batch, 1), E |a - E[a | x]|^2 under the posterior
-    :param q_variance: (batch,), variance of Q over uniform actions on the box, units of Q squared; reliable at large sigma
     """
 
     mean: th.Tensor
     effective_sample_size: th.Tensor
     squared_error: th.Tensor
-    q_variance: th.Tensor
 
 
 class ScoreEstimate(NamedTuple):
@@ -108,19 +106,17 @@ def box_posterior_mean(
     :param uniforms: (n / 2, batch, action_dim), uniform in [0, 1)
     :param estimator: one of ``BOX_ESTIMATORS``
     :param guide: guess of the posterior's mean and scale
-    :return: posterior mean, effective sample size, squared error, and variance of Q
+    :return: posterior mean, effective sample size and squared error
     """
     if estimator == "stein" and len(uniforms) < 3:
         # a slope through the single pair that is left for it fits perfectly, whatever the control variate is worth
         estimator = "value"
-    proposals, log_corrections, unguided_log_density = _proposals(noisy_actions, sigma, uniforms, guide)
-    n_unguided = len(unguided_log_density)
+    proposals, log_corrections, n_unguided = _proposals_and_log_corrections(noisy_actions, sigma, uniforms, guide)
     if estimator == "value":
         with th.no_grad():
             q_values = q_fn(proposals)
     else:
         q_values, q_gradients = _q_values_and_gradients(q_fn, proposals)
-    q_variance = uniform_variance(q_values[:n_unguided], unguided_log_density)
     # weights sum to 1 per noisy action, so adding a constant to Q changes nothing
     weights = th.softmax(q_values / temperature + log_corrections, dim=0)
     effective_sample_size = _effective_sample_size(weights)
@@ -128,7 +124,7 @@ def box_posterior_mean(
     # not corrected for the fitted mean: antithetic pairs know it far better than their number says
     squared_error = _weighted_mean(weights, (proposals - posterior_mean) ** 2).sum(dim=-1, keepdim=True)
     if estimator == "value":
-        return PosteriorEstimate(posterior_mean, effective_sample_size, squared_error, q_variance)
+        return PosteriorEstimate(posterior_mean, effective_sample_size, squared_error)
 
     control_variate = stein_control_variate(proposals, noisy_actions, sigma, q_gradients / temperature)
     if estimator == "stein":
@@ -137,7 +133,7 @@ def box_posterior_mean(
     else:
         coefficient = sigma**2
     posterior_mean = posterior_mean + _weighted_mean(weights, coefficient * control_variate)
-    return PosteriorEstimate(posterior_mean.clamp(-1.0, 1.0), effective_sample_size, squared_error, q_variance)
+    return PosteriorEstimate(posterior_mean.clamp(-1.0, 1.0), effective_sample_size, squared_error)
 
 
 def stein_control_variate(
@@ -181,48 +177,26 @@ def smoothed_score(
     return ScoreEstimate(score, _effective_sample_size(weights))
 
 
-def uniform_variance(q_values: th.Tensor, log_density: th.Tensor) -> th.Tensor:
-    """
-    Variance of Q over uniform actions on the box, from values at antithetic proposals.
-
-    Half the mean squared difference of two independent draws is unbiased for the variance; draws of different pairs are
-    independent, draws of one pair are not. Each difference is weighted towards the uniform law by the proposals' densities.
-
-    :param q_values: (n, batch), n even: first halves of the pairs, then second halves
-    :param log_density: (n, batch), of the proposals, up to a constant per row
-    :return: (batch,), units of Q squared; with a single pair, half the squared difference within it
-    """
-    n_pairs = len(q_values) // 2
-    pairs = th.arange(n_pairs, device=q_values.device).repeat(2)
-    is_independent = (pairs[:, None] != pairs) if n_pairs > 1 else ~th.eye(2, dtype=th.bool, device=q_values.device)
-    weights = th.softmax(-log_density, dim=0)
-    pair_weights = weights[:, None] * weights * is_independent[..., None]
-    squared_differences = (q_values[:, None] - q_values).square() / 2
-    return (pair_weights * squared_differences).sum(dim=(0, 1)) / pair_weights.sum(dim=(0, 1)).clamp(
-        min=th.finfo(weights.dtype).tiny
-    )
-
-
-def _proposals(
+def _proposals_and_log_corrections(
     noisy_actions: th.Tensor, sigma: th.Tensor, uniforms: th.Tensor, guide: Guide | None
-) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
+) -> tuple[th.Tensor, th.Tensor, int]:
     """
     Proposals (n, batch, action_dim), the unguided ones first; ln N(a; x, sigma^2 I) minus their log-density, (n, batch), up
-    to a constant per row; and the log-density of the unguided ones, up to a constant per row.
+    to a constant per row; and the number of unguided ones.
     """
     n_pairs = len(uniforms)
     n_guided_pairs = 0 if guide is None else n_pairs // 2
+    n_unguided = 2 * (n_pairs - n_guided_pairs)
     unguided_law = TruncatedNormal(noisy_actions, sigma)
     unguided = unguided_law.sample(antithetic_uniforms(uniforms[n_guided_pairs:]))
     if guide is None or n_guided_pairs == 0:
-        return unguided, noisy_actions.new_zeros(()), unguided_law.log_density(unguided)
+        return unguided, noisy_actions.new_zeros(()), n_unguided
     guided_law = TruncatedNormal(guide.mean, guide.sigma)
     proposals = th.cat([unguided, guided_law.sample(antithetic_uniforms(uniforms[:n_guided_pairs]))])
     # density of the mixture relative to that of the unguided proposals, which N(a; x, sigma^2 I) is proportional to
-    unguided_log_density = unguided_law.log_density(proposals)
-    log_ratio = guided_law.log_density(proposals) - unguided_log_density
+    log_ratio = guided_law.log_density(proposals) - unguided_law.log_density(proposals)
     log_odds = math.log(n_guided_pairs / (n_pairs - n_guided_pairs))
-    return proposals, -F.softplus(log_ratio + log_odds), unguided_log_density[: len(unguided)]
+    return proposals, -F.softplus(log_ratio + log_odds), n_unguided
 
 
 def _q_values_and_gradients(q_fn: QFunction, actions: th.Tensor) -> tuple[th.Tensor, th.Tensor]:

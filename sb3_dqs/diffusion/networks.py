@@ -1,5 +1,6 @@
 """Which function does the network compute? A denoiser for the box setting, a score for the published one."""
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, TypeVar
@@ -79,10 +80,65 @@ def condition_on_first_input(network: nn.Module, features: th.Tensor) -> Callabl
     return conditioned
 
 
-def apply_modules(modules: Iterable[nn.Module], hidden: th.Tensor) -> th.Tensor:
+def apply_modules(modules: Iterable[Callable[[th.Tensor], th.Tensor]], hidden: th.Tensor) -> th.Tensor:
     for module in modules:
         hidden = module(hidden)
     return hidden
+
+
+def _without_bookkeeping(module: nn.Module) -> Callable[[th.Tensor], th.Tensor]:
+    """The function that a plain module computes: for one row, calling the module itself takes as long as computing it."""
+    if module._forward_hooks or module._forward_pre_hooks:
+        return module
+    if type(module) is nn.Linear:
+        return functools.partial(F.linear, weight=module.weight, bias=module.bias)
+    return th.relu_ if type(module) is nn.ReLU else module
+
+
+class RunningNormalization(nn.Module):
+    """
+    Features in units of their standard deviation, around their mean, by running statistics.
+
+    Averages are plain over the first 1 / ``min_rate`` observed batches, then exponential, since learned features move.
+
+    :param features_dim: size of the features
+    :param min_rate: smallest share of a new batch in the statistics, in (0, 1]
+    :param clip: largest size of a normalised feature: one that was constant so far may jump
+    :param eps: added to the variance
+    """
+
+    mean: th.Tensor
+    variance: th.Tensor
+    n_batches: th.Tensor
+
+    def __init__(self, features_dim: int, min_rate: float = 1e-3, clip: float = 10.0, eps: float = 1e-6):
+        super().__init__()
+        self.min_rate, self.clip, self.eps = min_rate, clip, eps
+        # in float64: features far from zero would lose their variance to rounding
+        self.register_buffer("mean", th.zeros(features_dim, dtype=th.float64))
+        self.register_buffer("variance", th.ones(features_dim, dtype=th.float64))
+        self.register_buffer("n_batches", th.zeros(()))
+
+    @th.no_grad()
+    def observe(self, features: th.Tensor) -> None:
+        """
+        :param features: (batch, features_dim)
+        """
+        self.n_batches += 1
+        rate = (1 / self.n_batches).clamp(min=self.min_rate)
+        variance, mean = th.var_mean(features.double(), dim=0, correction=0)
+        shift = mean - self.mean
+        # variance of a mixture: the mean of the variances, and the variance of the means
+        self.variance += rate * (variance - self.variance + (1 - rate) * shift**2)
+        self.mean += rate * shift
+
+    def forward(self, features: th.Tensor) -> th.Tensor:
+        """
+        :param features: (batch, features_dim)
+        :return: (batch, features_dim), in [-clip, clip]
+        """
+        scale = (self.variance + self.eps).rsqrt().to(features.dtype)
+        return ((features - self.mean.to(features.dtype)) * scale).clamp(-self.clip, self.clip)
 
 
 class PreconditionedDenoiser(nn.Module):
@@ -169,15 +225,16 @@ class PreconditionedDenoiser(nn.Module):
             E[a | x], (batch, action_dim)
         """
         features_part, rest_weight, later_modules = FirstLayer.of(self.network, features)
+        later_layers = [_without_bookkeeping(module) for module in later_modules]
         action_dim = self.action_dim
         action_weight, embedding_weight = rest_weight[:, :action_dim].t(), rest_weight[:, action_dim:]
-        level_parts = dict(zip(self.levels, F.linear(self.level_embeddings, embedding_weight).unbind(), strict=True))
+        level_parts = F.linear(self.level_embeddings, embedding_weight).unsqueeze(1)
+        constant_parts = dict(zip(self.levels, (features_part + level_parts).unbind(), strict=True))
 
         def denoise(noisy_actions: th.Tensor, sigma: float) -> th.Tensor:
-            constant_part = features_part + level_parts[sigma]
-            hidden = th.addmm(constant_part, noisy_actions, action_weight, alpha=self.c_in(sigma))
-            output = apply_modules(later_modules, hidden)
-            return th.add(truncated_normal_mean(noisy_actions, sigma), output, alpha=self.c_out(sigma))
+            hidden = th.addmm(constant_parts[sigma], noisy_actions, action_weight, alpha=self.c_in(sigma))
+            output = apply_modules(later_layers, hidden)
+            return truncated_normal_mean(noisy_actions, sigma).add_(output, alpha=self.c_out(sigma))
 
         return denoise
 

@@ -77,21 +77,28 @@ def truncated_normal_mean(mean: th.Tensor, sigma: float | th.Tensor) -> th.Tenso
     """
     Mean of N(mean, sigma^2 I) truncated to [-1, 1]^d: the exact denoiser E[a | x] of the uniform law on the box.
 
+    By erfcx(z) = exp(z^2) erfc(z) of the walls' places z, in units of sqrt(2) sigma: it does not vanish where the mean lies
+    outside of the box, so that no tail mass has to be divided by.
+
     :param mean: (..., action_dim), may lie outside the box
     :param sigma: broadcastable to the mean, standard deviation > 0, action units
     :return: (..., action_dim), in [-1, 1] up to rounding
     """
-    distance, near_wall, far_wall = _mirrored_walls(mean, sigma)
+    # few operations, since each pass of the sampler comes here: addcdiv(a, b, c, value) is a + value * b / c
+    distance = mean.abs().clamp_(max=1 + MAX_SIGMAS_OUTSIDE * sigma)
+    per_unit, shift = SQRT_HALF / sigma, math.sqrt(2 / math.pi) * sigma
+    near_wall = (distance - 1).mul_(per_unit)
     if isinstance(sigma, float) and sigma * FAR_WALL_SIGMAS <= 1:
-        density_difference, mass = -th.exp(-near_wall.square()), th.erfc(near_wall)
+        distance_of_mean = distance.sub_(th.special.erfcx(near_wall).reciprocal_(), alpha=shift)
     else:
-        density_difference = th.exp(-far_wall.square()) - th.exp(-near_wall.square())
-        mass = th.erfc(near_wall) - th.erfc(far_wall)
-    distance_of_mean = distance + math.sqrt(2 / math.pi) * sigma * (density_difference / mass)
-    return th.where(mean < 0, -distance_of_mean, distance_of_mean)
+        # exp(near_wall^2 - far_wall^2), and that minus 1, which keeps the mean exact near the middle
+        exponent = distance * (-4 * per_unit**2)
+        masses = th.special.erfcx(near_wall) - exponent.exp() * th.special.erfcx(near_wall + 2 * per_unit)
+        distance_of_mean = distance + exponent.expm1_().div_(masses).mul_(shift)
+    return distance_of_mean.mul_(mean.sign())
 
 
-def _mirrored_walls(mean: th.Tensor, sigma: float | th.Tensor) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
+def _mirrored_walls(mean: th.Tensor, sigma: th.Tensor) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
     """
     :return: distance of the mean from the middle of the box, limited by ``MAX_SIGMAS_OUTSIDE``; and how far beyond the near
         and the far wall it lies, in units of sqrt(2) sigma, the argument of erfc (negative: on the inner side)

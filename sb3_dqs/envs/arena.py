@@ -2,8 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+
+from sb3_dqs.checks import InputError
 
 IMAGE_SIZE = 280
 GOAL_COLOUR = (120, 200, 120)
@@ -45,3 +48,17 @@ class Arena:
         for centre, radius, colour in discs:
             image[np.linalg.norm(grid - centre, axis=-1) < radius] = colour
         return image
+
+
+def checked_vector(name: str, value: Any, size: int) -> np.ndarray:
+    """
+    :param name: of what an environment was given
+    :param value: value found
+    :param size: of the vector
+    :return: (size,), float64
+    :raises ValueError: if it is no vector of this size, or not finite: observations and rewards would not be either
+    """
+    vector = np.asarray(value, dtype=np.float64)
+    if vector.shape != (size,) or not np.isfinite(vector).all():
+        raise InputError(f"{name} must be {size} finite numbers, got {value!r}; look for NaN in what chose it")
+    return vector

@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium import spaces
 
 from sb3_dqs.checks import check_choice, check_positive
-from sb3_dqs.envs.arena import IMAGE_SIZE, POSITION_COLOUR
+from sb3_dqs.envs.arena import IMAGE_SIZE, POSITION_COLOUR, checked_vector
 
 # How far the context, in [-1, 1], moves the peaks along every coordinate, action units
 CONTEXT_SHIFT = 0.2
@@ -139,7 +139,7 @@ class BanditEnv(gym.Env[np.ndarray, np.ndarray]):
             # actions would equal the contexts
             (self.context_rng,) = self.np_random.spawn(1)
         if options is not None and "context" in options:
-            self.context = float(np.clip(options["context"], -1.0, 1.0))
+            self.context = float(np.clip(checked_vector("context", [options["context"]], 1)[0], -1.0, 1.0))
         else:
             self.context = self.context_rng.uniform(-1.0, 1.0)
         self.last_action = None
@@ -150,7 +150,7 @@ class BanditEnv(gym.Env[np.ndarray, np.ndarray]):
         :param action: (action_dim,), in [-1, 1]
         :return: observation, reward, terminated (always), truncated, info
         """
-        self.last_action = np.clip(np.asarray(action, dtype=np.float64), -1.0, 1.0)
+        self.last_action = np.clip(checked_vector("action", action, self.action_dim), -1.0, 1.0)
         # the observation holds the context in float32, and the reward is that of the observation
         reward = self.reward(self.last_action, float(self._observation()[0]))
         return self._observation(), float(reward), True, False, {}

@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium import spaces
 
 from sb3_dqs.checks import check_choice, check_positive
-from sb3_dqs.envs.arena import Arena
+from sb3_dqs.envs.arena import Arena, checked_vector
 
 REWARDS = ("log_density", "gain")
 
@@ -89,8 +89,7 @@ class GaussianMixtureEnv(gym.Env[np.ndarray, np.ndarray]):
         :return: observation and info
         """
         super().reset(seed=seed)
-        start = (options or {}).get("start", (0.0, 0.0))
-        self.position = self._inside(np.asarray(start, dtype=np.float64))
+        self.position = self._inside(checked_vector("start", (options or {}).get("start", (0.0, 0.0)), 2))
         self.trace = [self.position]
         return self._observation(), {}
 
@@ -118,7 +117,7 @@ class GaussianMixtureEnv(gym.Env[np.ndarray, np.ndarray]):
         return self.arena.picture(self.trace) if self.render_mode == "rgb_array" else None
 
     def _move(self, action: np.ndarray) -> np.ndarray:
-        move = np.clip(np.asarray(action, dtype=np.float64), -1.0, 1.0)
+        move = np.clip(checked_vector("action", action, 2), -1.0, 1.0)
         length = np.linalg.norm(move)
         # the zero action has no direction and stays
         return move / length if self.unit_moves and length > 0 else move

@@ -6,7 +6,8 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from sb3_dqs.envs.arena import Arena
+from sb3_dqs.checks import InputError, check_positive, is_finite_number
+from sb3_dqs.envs.arena import Arena, checked_vector
 
 GOALS = np.array([[5.0, 0.0], [-5.0, 0.0], [0.0, 5.0], [0.0, -5.0]])
 
@@ -26,6 +27,7 @@ class MultiGoalEnv(gym.Env[np.ndarray, np.ndarray]):
     :param reward_scale: factor on all rewards
     :param start_noise: standard deviation of the start position around the origin, per coordinate
     :param render_mode: ``"rgb_array"`` or None
+    :raises ValueError: if a number is out of range
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012
@@ -41,6 +43,12 @@ class MultiGoalEnv(gym.Env[np.ndarray, np.ndarray]):
         start_noise: float = 0.1,
         render_mode: str | None = None,
     ):
+        for name, value in (("action_cost", action_cost), ("goal_reward", goal_reward), ("start_noise", start_noise)):
+            if not is_finite_number(value):
+                raise InputError(f"{name} must be a finite number, got {value!r}; leave it out for the default")
+        if start_noise < 0:
+            raise InputError(f"start_noise must be >= 0, got {start_noise!r}; 0 starts at the origin")
+        check_positive("reward_scale", reward_scale, "0.1 is the default")
         self.action_cost = action_cost
         self.goal_reward = goal_reward
         self.reward_scale = reward_scale
@@ -60,7 +68,7 @@ class MultiGoalEnv(gym.Env[np.ndarray, np.ndarray]):
         """
         super().reset(seed=seed)
         if options is not None and "start" in options:
-            self.position = self._inside_arena(np.asarray(options["start"], dtype=np.float64))
+            self.position = self._inside_arena(checked_vector("start", options["start"], 2))
         else:
             self.position = self.start_noise * self.np_random.standard_normal(2)
         self.trace = [self.position]
@@ -72,7 +80,7 @@ class MultiGoalEnv(gym.Env[np.ndarray, np.ndarray]):
         :return: observation, reward, terminated, truncated, info with ``goal`` (index of the goal reached, or -1) and
             ``is_success``
         """
-        displacement = np.clip(np.asarray(action, dtype=np.float64), -1.0, 1.0)
+        displacement = np.clip(checked_vector("action", action, 2), -1.0, 1.0)
         self.position = self._inside_arena(self.position + displacement)
         self.trace.append(self.position)
         distances = np.linalg.norm(GOALS - self.position, axis=1)

@@ -6,7 +6,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from sb3_dqs.envs.arena import Arena
+from sb3_dqs.envs.arena import Arena, checked_vector
 
 try:
     from gymnasium_robotics.envs.maze.point_maze import PointMazeEnv as RoboticsPointMazeEnv
@@ -74,7 +74,7 @@ class PointMazeEnv(gym.Env[np.ndarray, np.ndarray]):
         :return: observation, reward, terminated, truncated, info with ``goal`` (index of the goal reached, or -1) and
             ``is_success``
         """
-        observation, *_ = self.simulation.step(np.clip(action, -1.0, 1.0))
+        observation, *_ = self.simulation.step(np.clip(checked_vector("action", action, 2), -1.0, 1.0))
         position = observation["achieved_goal"].copy()
         self.trace.append(position)
         distances = np.linalg.norm(self.arena.goals - position, axis=1)

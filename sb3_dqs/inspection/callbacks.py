@@ -1,6 +1,9 @@
 """How does the policy change while it learns? Pictures in TensorBoard and measures in the log, at fixed intervals."""
 
+import random
 from collections import defaultdict, deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import gymnasium as gym
@@ -9,11 +12,19 @@ import torch as th
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Figure as LoggedFigure
 from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.utils import set_random_seed
 
-from sb3_dqs.checks import InputError, check_integer
+from sb3_dqs.checks import InputError, as_integer
 from sb3_dqs.dqs import DQS
-from sb3_dqs.evaluation import can_compare_to_critic, distances_to_critic, goals_of, roll_out
-from sb3_dqs.plotting import COURSE, plot_critic, plot_denoising_paths, plot_roll_outs, plot_training_course
+from sb3_dqs.inspection.evaluation import can_compare_to_critic, distances_to_critic, goals_of, roll_out
+from sb3_dqs.inspection.plotting import (
+    COURSE,
+    checked_dimensions,
+    plot_critic,
+    plot_denoising_paths,
+    plot_roll_outs,
+    plot_training_course,
+)
 
 # Formats of the logger that cannot hold a picture
 NOT_IN = ("stdout", "log", "json", "csv")
@@ -23,8 +34,8 @@ class FigureCallback(BaseCallback):
     """
     Log pictures to TensorBoard: ``figures/critic``, ``figures/denoising``, ``figures/roll_outs`` and ``figures/training``.
 
-    The pictures draw their own random numbers: the course of training is the same with and without them. Each round dumps the
-    logger.
+    Random numbers are drawn aside: the course of training is the same with and without the pictures, and in every round the
+    episodes start at the same states. Each round dumps the logger.
 
     :param every: steps of the environment between two rounds of pictures, counted over all environments
     :param observation: at which critic and sampling are shown; the first one met in training by default
@@ -32,8 +43,9 @@ class FigureCallback(BaseCallback):
     :param n_episodes: number of traces
     :param dimensions: one or two action coordinates that critic and sampling are shown over; the first two by default
     :param course_every: steps between two points of the course of training
+    :param seed: of all random numbers of a round
     :param verbose: Verbosity level: 0 for no output, 1 for info messages, 2 for debug messages
-    :raises ValueError: if a number is not an integer >= 1, or the environment has no arena
+    :raises ValueError: if a number is not an integer >= 1 (the seed: >= 0), or the environment has no arena
     """
 
     model: DQS
@@ -46,22 +58,26 @@ class FigureCallback(BaseCallback):
         n_episodes: int = 30,
         dimensions: tuple[int, ...] | None = None,
         course_every: int = 100,
+        seed: int = 0,
         verbose: int = 0,
     ):
         super().__init__(verbose)
-        check_integer("every", every, 1, "5000 draws four rounds in 20,000 steps")
-        check_integer("n_episodes", n_episodes, 1, "30 is the default")
-        check_integer("course_every", course_every, 1, "100 is the default")
-        self.every, self.course_every = every, course_every
+        self.every = as_integer("every", every, 1, "5000 draws four rounds in 20,000 steps")
+        self.course_every = as_integer("course_every", course_every, 1, "100 is the default")
+        self.seed = as_integer("seed", seed, 0, "0 is the default")
         self.observation = observation
         self.dimensions = dimensions
-        self.envs = _with_arena(roll_out_env, n_episodes)
+        self.envs = _with_arena(roll_out_env, as_integer("n_episodes", n_episodes, 1, "30 is the default"))
         self.course: dict[str, list[float]] = defaultdict(list)
         self.last_course_step, self.last_figure_step = 0, 0
 
     def _on_training_start(self) -> None:
+        # not only at the first round, thousands of steps later
+        if not isinstance(self.model, DQS):
+            raise InputError(f"FigureCallback draws DQS, got {type(self.model).__name__}; MultimodalityCallback takes any")
+        checked_dimensions(self.dimensions, self.model.action_dim)
         if self.observation is None:
-            self.observation = _first_observation(self.model._last_obs)
+            self.observation = first_observation(self.model._last_obs)
         self.last_course_step = self.last_figure_step = self.num_timesteps
 
     def _on_step(self) -> bool:
@@ -90,11 +106,11 @@ class FigureCallback(BaseCallback):
     def _draw(self) -> None:
         assert self.observation is not None
         figures: dict[str, Any] = {}
-        with th.random.fork_rng(devices=[self.model.device] if self.model.device.type == "cuda" else []):
+        with drawing_aside(self.model.device, self.seed):
             figures["critic"] = plot_critic(self.model, self.observation, self.dimensions)
             figures["denoising"] = plot_denoising_paths(self.model, self.observation, dimensions=self.dimensions)
             if self.envs:
-                episodes = roll_out(self.model, self.envs, None, deterministic=False)
+                episodes = roll_out(self.model, self.envs, self.seed, deterministic=False)
                 arena = self.envs[0].unwrapped.arena  # type: ignore[attr-defined]
                 figures["roll_outs"] = plot_roll_outs(arena, [episode.observations for episode in episodes])
         if self.course["steps"]:
@@ -111,9 +127,10 @@ class MultimodalityCallback(BaseCallback):
     In environments with goals, or modes: ``policy/success``, ``policy/goals_reached`` and ``policy/goal_entropy`` of
     roll-outs. With one or two action dimensions: ``policy/total_variation``, ``policy/mmd`` and ``policy/sliced_w2``
     between sampled actions and the exact Boltzmann law of the critic, see
-    :func:`~sb3_dqs.evaluation.distances_to_critic`, mean over observations met lately. Any algorithm of SB3 may be
+    :func:`~sb3_dqs.inspection.evaluation.distances_to_critic`, mean over observations met lately. Any algorithm of SB3 may be
     measured; what is not defined for it is left out. Random numbers are drawn aside: the course of training is the same
-    with and without the callback. Each round dumps the logger.
+    with and without the callback, equal policies measure equal, and in every round the episodes start at the same states.
+    Each round dumps the logger.
 
     :param every: steps of the environment between two rounds of measures, counted over all environments
     :param roll_out_env: id of an environment that has an ``arena`` with goals or modes, for roll-outs; without it, none are
@@ -122,8 +139,9 @@ class MultimodalityCallback(BaseCallback):
     :param n_observations: number of observations, spaced evenly over the steps between two rounds
     :param n_actions: samples per observation; 5000 exact draws from a uniform law have a total variation of 0.04 (one action
         dimension) or 0.11 (two) themselves
+    :param seed: of all random numbers of a round
     :param verbose: Verbosity level: 0 for no output, 1 for info messages, 2 for debug messages
-    :raises ValueError: if a number is not an integer >= 1, or the environment has no arena
+    :raises ValueError: if a number is not an integer >= 1 (the seed: >= 0), or the environment has no arena
     """
 
     def __init__(
@@ -133,17 +151,17 @@ class MultimodalityCallback(BaseCallback):
         n_episodes: int = 100,
         n_observations: int = 10,
         n_actions: int = 5_000,
+        seed: int = 0,
         verbose: int = 0,
     ):
         super().__init__(verbose)
-        check_integer("every", every, 1, "5000 measures four times in 20,000 steps")
-        check_integer("n_episodes", n_episodes, 1, "100 is the default")
-        check_integer("n_observations", n_observations, 1, "10 is the default")
-        check_integer("n_actions", n_actions, 1, "5000 is the default")
-        self.every, self.n_actions = every, n_actions
-        self.envs = _with_arena(roll_out_env, n_episodes)
+        self.every = as_integer("every", every, 1, "5000 measures four times in 20,000 steps")
+        self.n_actions = as_integer("n_actions", n_actions, 2, "5000 is the default")
+        self.seed = as_integer("seed", seed, 0, "0 is the default")
+        n_observations = as_integer("n_observations", n_observations, 1, "10 is the default")
+        self.envs = _with_arena(roll_out_env, as_integer("n_episodes", n_episodes, 1, "100 is the default"))
         self.observations: deque[Any] = deque(maxlen=n_observations)
-        self.observe_every = max(every // n_observations, 1)
+        self.observe_every = max(self.every // n_observations, 1)
         self.last_observed_step, self.last_measured_step = 0, 0
 
     def _on_training_start(self) -> None:
@@ -157,7 +175,7 @@ class MultimodalityCallback(BaseCallback):
         # several environments take several steps at a time
         if self.num_timesteps - self.last_observed_step >= self.observe_every:
             self.last_observed_step = self.num_timesteps
-            self.observations.append(_first_observation(self.model._last_obs))  # type: ignore[attr-defined]
+            self.observations.append(first_observation(self.model._last_obs))  # type: ignore[attr-defined]
         if self.num_timesteps - self.last_measured_step >= self.every:
             self.last_measured_step = self.num_timesteps
             self._log()
@@ -170,11 +188,11 @@ class MultimodalityCallback(BaseCallback):
 
     def _measures(self) -> dict[str, float]:
         measures: dict[str, float] = {}
-        with th.random.fork_rng(devices=[self.model.device] if self.model.device.type == "cuda" else []):
+        with drawing_aside(self.model.device, self.seed):
             if can_compare_to_critic(self.model):
                 measures |= distances_to_critic(self.model, list(self.observations), self.n_actions)
             if self.envs:
-                goals = goals_of(roll_out(self.model, self.envs, None, deterministic=False), self.envs[0])
+                goals = goals_of(roll_out(self.model, self.envs, self.seed, deterministic=False), self.envs[0])
                 if goals is not None:
                     measures |= {
                         "success": goals.success,
@@ -184,15 +202,39 @@ class MultimodalityCallback(BaseCallback):
         return measures
 
 
+@contextmanager
+def drawing_aside(device: th.device, seed: int) -> Iterator[None]:
+    """
+    Inside, random numbers of torch, numpy and Python follow from a seed; afterwards their generators are as they were.
+
+    :param device: of the model, whose generator is kept too
+    :param seed: >= 0
+    """
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    devices, device_type = ([], "cuda") if device.type == "cpu" else ([device], device.type)
+    with th.random.fork_rng(devices, device_type=device_type):
+        try:
+            set_random_seed(seed)
+            yield
+        finally:
+            np.random.set_state(numpy_state)
+            random.setstate(python_state)
+
+
 def dump(logger: Logger, n_steps: int) -> None:
     """Write what was recorded, as SB3's EvalCallback does: the next round would take its place."""
     logger.record("time/total_timesteps", n_steps, exclude="tensorboard")
     logger.dump(n_steps)
 
 
-def _first_observation(observations: Any) -> Any:
-    """The observation of the first of several environments."""
-    return {key: values[0] for key, values in observations.items()} if isinstance(observations, dict) else observations[0]
+def first_observation(observations: Any) -> Any:
+    """
+    :param observations: of several environments, which may write the next ones in their place
+    :return: a copy of that of the first
+    """
+    if isinstance(observations, dict):
+        return {key: values[0].copy() for key, values in observations.items()}
+    return observations[0].copy()
 
 
 def _with_arena(env_id: str | None, n_envs: int) -> list[gym.Env]:

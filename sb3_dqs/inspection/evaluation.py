@@ -1,19 +1,23 @@
 """What does a policy do? Roll-outs with their traces, goals reached, and the distance to the law that its critic asks for."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import torch as th
+from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import ContinuousCritic
 from stable_baselines3.common.preprocessing import get_action_dim
 
-from sb3_dqs.checks import InputError
+from sb3_dqs.checks import InputError, as_integer
+from sb3_dqs.critics import evaluating, smallest_q_fn
+from sb3_dqs.diffusion.estimators import QFunction
 from sb3_dqs.dqs import DQS
-from sb3_dqs.metrics import (
+from sb3_dqs.inspection.metrics import (
     GoalStatistics,
     boltzmann_masses,
     draws_from_masses,
@@ -22,7 +26,6 @@ from sb3_dqs.metrics import (
     sliced_wasserstein_2,
     total_variation,
 )
-from sb3_dqs.policies import min_q_fn
 
 # Bins per dimension: histograms of 20000 exact draws then lie 0.02 (1-D) and 0.06 (2-D) away from the uniform law
 N_BINS = {1: 50, 2: 20}
@@ -65,10 +68,12 @@ def roll_out(
     :param deterministic: whether to predict without sampling
     :param options: passed to every ``reset``
     :return: an episode of each environment
-    :raises ValueError: if there is no environment
+    :raises ValueError: if there is no environment, its observations are dictionaries, or a reward is not finite
     """
     if not envs:
         raise InputError("envs must hold at least one environment, got none; make as many as episodes are wanted")
+    if isinstance(envs[0].observation_space, spaces.Dict):
+        raise InputError("envs must have observations that are arrays, got Dict; wrap them, for example by FlattenObservation")
     vec_normalize = model.get_vec_normalize_env()
     traces = [[env.reset(seed=None if seed is None else seed + i, options=options)[0]] for i, env in enumerate(envs)]
     total_rewards = [0.0] * len(envs)
@@ -84,6 +89,10 @@ def roll_out(
             observation, reward, terminated, truncated, infos[i] = envs[i].step(action)
             traces[i].append(observation)
             total_rewards[i] += float(reward)
+            if not np.isfinite(total_rewards[i]):
+                raise InputError(
+                    f"reward of envs[{i}] is not finite at step {len(traces[i]) - 1}: {reward}; mend the environment"
+                )
             if not (terminated or truncated):
                 still_running.append(i)
         running = still_running
@@ -99,7 +108,7 @@ def goals_of(episodes: Sequence[Episode], env: gym.Env) -> GoalStatistics | None
     :param env: one of them
     :return: None where the environment has neither goals nor modes
     """
-    what = next((name for name in ("goal", "mode") if name in episodes[0].info), None)
+    what = next((name for name in ("goal", "mode") if episodes and name in episodes[0].info), None)
     if what is None:
         return None
     return goal_statistics([episode.info[what] for episode in episodes], len(env.unwrapped.arena.goals))  # type: ignore[attr-defined]
@@ -118,26 +127,35 @@ def repeated(observation: Any, n: int) -> Any:
 
 def sample_actions(model: BaseAlgorithm, observation: Any, n_samples: int) -> th.Tensor:
     """
-    Actions of the stochastic policy at one observation.
+    Actions of the stochastic policy at one observation, whatever its ``predict`` does.
 
     :param model: trained or not
     :param observation: one, not batched, as the policy sees it (after ``VecNormalize``, if any)
     :param n_samples: number of actions
     :return: (n_samples, action_dim), on [-1, 1]
+    :raises ValueError: if an action is not finite
     """
+    n_samples = as_integer("n_samples", n_samples, 1, "2000 shows the law of one or two action dimensions")
     actions, _ = model.predict(repeated(observation, n_samples))
-    return th.as_tensor(model.policy.scale_action(actions)).reshape(n_samples, -1)
+    if not np.isfinite(actions).all():
+        raise InputError(
+            f"model predicts actions that are not finite at observation {observation}; look for NaN, infinite or enormous "
+            "values in it, and for NaN in the parameters of the policy"
+        )
+    # scaled forth and back, an action at the wall may pass it by rounding
+    return th.as_tensor(model.policy.scale_action(actions)).reshape(n_samples, -1).clamp(-1, 1)
 
 
 def boltzmann_temperature(model: BaseAlgorithm) -> float | None:
     """
     :param model: DQS, or SAC, whose Gaussian aims at the same law, at its entropy coefficient
-    :return: the temperature of the law exp(Q / temperature) that the policy aims at, in units of Q; None where it has none
+    :return: the temperature of the law exp(Q / temperature) that the policy aims at, in units of Q, now in force; None
+        where it has none
     """
+    if isinstance(model, DQS):
+        return model.thermostat.value.item()
     if not isinstance(getattr(model, "critic", None), ContinuousCritic):
         return None
-    if isinstance(model, DQS):
-        return model.thermostat.temperature.item()
     if getattr(model, "log_ent_coef", None) is not None:
         return model.log_ent_coef.exp().item()  # type: ignore[attr-defined]
     coefficient = getattr(model, "ent_coef_tensor", None)
@@ -163,13 +181,17 @@ def distances_to_critic(model: BaseAlgorithm, observations: Sequence[Any], n_act
     :param n_actions: samples per observation
     :return: ``total_variation`` in [0, 1], in 50 bins (1-D) or 20 x 20 (2-D); ``mmd``, maximum mean discrepancy with a
         Gaussian kernel of bandwidth 0.3; ``sliced_w2``, sliced 2-Wasserstein distance, action units
-    :raises ValueError: if the model aims at no Boltzmann law, or its actions have more than two dimensions
+    :raises ValueError: if the model aims at no Boltzmann law, its actions have more than two dimensions, or there is no
+        observation
     """
     if not can_compare_to_critic(model):
         raise InputError(
             f"model must aim at a Boltzmann law of one or two action dimensions, got {type(model).__name__} with action space "
             f"{model.action_space}; measure returns and goals instead"
         )
+    if len(observations) == 0:
+        raise InputError("observations must hold at least one observation, got none; take some that the policy has met")
+    n_actions = as_integer("n_actions", n_actions, 2, "20000 is the default")
     per_observation = [_distances_at(model, observation, n_actions) for observation in observations]
     return {name: float(np.mean([distances[name] for distances in per_observation])) for name in per_observation[0]}
 
@@ -177,20 +199,29 @@ def distances_to_critic(model: BaseAlgorithm, observations: Sequence[Any], n_act
 def _distances_at(model: BaseAlgorithm, observation: Any, n_actions: int) -> dict[str, float]:
     temperature, action_dim = boltzmann_temperature(model), get_action_dim(model.action_space)
     assert temperature is not None
-    # learn() leaves batch norm and dropout in training mode
-    model.policy.set_training_mode(False)
-    observations, _ = model.policy.obs_to_tensor(observation)
-    q_fn = min_q_fn(model.critic, observations)  # type: ignore[attr-defined]
-
-    def q_on_cpu(actions: th.Tensor) -> th.Tensor:
-        return q_fn(actions.to(model.device)).cpu()
-
     n_bins, points_per_bin = N_BINS[action_dim], POINTS_PER_BIN[action_dim]
-    fine_masses = boltzmann_masses(q_on_cpu, temperature, action_dim, n_bins * points_per_bin, points_per_bin=1)
-    masses = boltzmann_masses(q_on_cpu, temperature, action_dim, n_bins, points_per_bin)
-    actions, draws = sample_actions(model, observation, n_actions).double(), draws_from_masses(fine_masses, n_actions)
+    with q_values_at(model, observation) as q_fn:
+        fine_masses = boltzmann_masses(q_fn, temperature, action_dim, n_bins * points_per_bin, points_per_bin=1)
+        masses = boltzmann_masses(q_fn, temperature, action_dim, n_bins, points_per_bin)
+    actions, draws = sample_actions(model, observation, n_actions), draws_from_masses(fine_masses, n_actions)
     return {
         "total_variation": total_variation(actions, masses),
         "mmd": maximum_mean_discrepancy(actions[:N_COMPARED], draws[:N_COMPARED], BANDWIDTH),
         "sliced_w2": sliced_wasserstein_2(actions, draws, th.randn(N_DIRECTIONS, action_dim)),
     }
+
+
+@contextmanager
+def q_values_at(model: BaseAlgorithm, observation: Any) -> Iterator[QFunction]:
+    """
+    Inside, the critic at one observation can be asked: the smallest Q of the ensemble, statistics of its layers at rest.
+
+    :param model: with a critic
+    :param observation: one, not batched, as the policy sees it
+    :return: maps actions (n, 1, action_dim) in [-1, 1] to Q values (n, 1); on the CPU
+    """
+    observations, _ = model.policy.obs_to_tensor(repeated(observation, 1))
+    critic = model.critic  # type: ignore[attr-defined]
+    with evaluating(critic), th.no_grad():
+        q_fn = smallest_q_fn(critic, observations)
+        yield lambda actions: q_fn(actions.to(model.device, th.float32)).cpu()

@@ -1,11 +1,15 @@
 """How close are samples to a law, and how many of several goals or modes does a policy keep?"""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch as th
 
-from sb3_dqs.checks import InputError, check_integer, check_positive
+from sb3_dqs.checks import InputError, as_integer, check_positive
+
+# How far actions in float32 may lie outside of [-1, 1], and sums of probabilities from 1
+ROUNDING = 1e-4
 
 
 @dataclass(frozen=True)
@@ -32,9 +36,9 @@ def goal_statistics(goals: Sequence[int], n_goals: int) -> GoalStatistics:
     :return: success rate, number of goals reached, normalised entropy and counts
     :raises ValueError: if there is no episode, or a goal out of range
     """
-    check_integer("n_goals", n_goals, 2, "the entropy of a single goal means nothing")
+    n_goals = as_integer("n_goals", n_goals, 2, "the entropy of a single goal means nothing")
     reached = th.as_tensor(goals)
-    if len(reached) == 0 or reached.min() < -1 or reached.max() >= n_goals:
+    if len(reached) == 0 or reached.is_floating_point() or reached.min() < -1 or reached.max() >= n_goals:
         raise InputError(f"goals must be indices in [-1, {n_goals}) of at least one episode, got {list(goals)!r}")
     counts = th.bincount(reached[reached >= 0], minlength=n_goals)
     success = int(counts.sum()) / len(reached)
@@ -51,7 +55,10 @@ def maximum_mean_discrepancy(samples: th.Tensor, reference: th.Tensor, bandwidth
     :param reference: (m, action_dim), drawn from the law to compare with
     :param bandwidth: of the kernel, > 0, action units
     :return: >= 0; 0 where the unbiased estimate of its square is negative, as chance has it for equal laws
+    :raises ValueError: if there are fewer than two samples of either law, or one is not finite
     """
+    check_positive("bandwidth", bandwidth, "0.3 is that of distances_to_critic")
+    samples, reference = _points("samples", samples, at_least=2), _points("reference", reference, at_least=2)
 
     def mean_kernel(first: th.Tensor, second: th.Tensor, n_pairs: int, n_equal: int) -> th.Tensor:
         kernel = th.exp(-(th.cdist(first, second) ** 2) / (2 * bandwidth**2))
@@ -73,9 +80,13 @@ def normalised_entropy(counts: th.Tensor) -> float:
 
     :param counts: (k,), k >= 2, >= 0
     :return: in [0, 1]: 0 where all counts but one are 0 (or all are), 1 where all are equal
+    :raises ValueError: if a count is negative, or there are fewer than two
     """
+    if len(counts) < 2 or not (th.isfinite(counts) & (counts >= 0)).all():
+        raise InputError(f"counts must be at least two numbers >= 0, got {counts.tolist()}")
     shares = counts.double() / counts.sum().clamp(min=1)
-    return (th.special.entr(shares).sum() / th.log(th.tensor(len(counts)).double())).item()
+    # rounding may pass 1
+    return min((th.special.entr(shares).sum() / math.log(len(counts))).item(), 1.0)
 
 
 def sliced_wasserstein_2(samples: th.Tensor, reference: th.Tensor, directions: th.Tensor) -> float:
@@ -88,16 +99,20 @@ def sliced_wasserstein_2(samples: th.Tensor, reference: th.Tensor, directions: t
     :param reference: (n, action_dim), as many, drawn from the law to compare with
     :param directions: (n_directions, action_dim), of any length > 0, such as standard normal draws
     :return: >= 0, action units
-    :raises ValueError: if there are not as many samples as reference draws
+    :raises ValueError: if there are not as many samples as reference draws, or a number is not finite
     """
+    samples, reference = _points("samples", samples), _points("reference", reference)
     if samples.shape != reference.shape:
         raise InputError(
             f"samples and reference must have one shape, got {tuple(samples.shape)} and {tuple(reference.shape)}; "
             "draw as many from the law as from the policy"
         )
-    units = directions / directions.norm(dim=1, keepdim=True)
+    directions = _points("directions", directions)
+    lengths = directions.norm(dim=1, keepdim=True)
+    if not (lengths > 0).all():
+        raise InputError("directions must be of length > 0, got a zero; draw them from a standard normal law")
     # in one dimension the best transport keeps the order
-    projected, projected_reference = (points.to(units) @ units.T for points in (samples, reference))
+    projected, projected_reference = (points @ (directions / lengths).T for points in (samples, reference))
     gaps = projected.sort(dim=0).values - projected_reference.sort(dim=0).values
     return (gaps**2).mean().sqrt().item()
 
@@ -114,17 +129,25 @@ def boltzmann_masses(
     :param n_bins: per dimension
     :param points_per_bin: points of the quadrature, per bin and dimension
     :return: (n_bins,) or (n_bins, n_bins), float64, summing to 1
-    :raises ValueError: if the action has more than two dimensions, or the temperature is not > 0
+    :raises ValueError: if the action has more than two dimensions, the temperature is not > 0, or Q not finite
     """
     check_positive("temperature", temperature, "it is in units of Q")
     if action_dim not in (1, 2):
         raise InputError(f"action_dim must be 1 or 2 for quadrature, got {action_dim}; compare samples by their MMD instead")
+    n_bins = as_integer("n_bins", n_bins, 1, "50 is the default")
+    points_per_bin = as_integer("points_per_bin", points_per_bin, 1, "4 is the default")
     n_points = n_bins * points_per_bin
     midpoints = (th.arange(n_points) + 0.5) / n_points * 2 - 1
     grid = th.stack(th.meshgrid(*[midpoints] * action_dim, indexing="ij"), dim=-1).reshape(-1, 1, action_dim)
     with th.no_grad():
-        exponents = q_fn(grid).double() / temperature
-    masses = th.softmax(exponents.flatten(), dim=0)
+        q_values = q_fn(grid).double().flatten()
+    if not th.isfinite(q_values).all():
+        raise InputError(
+            f"q_fn must be finite on the box, got {q_values[~th.isfinite(q_values)][0].item()}; look for NaN, infinite or "
+            "enormous values in the observation, and for NaN in the parameters of the critic"
+        )
+    # the exponents are taken from the largest one: at a tiny temperature Q over temperature has no float
+    masses = th.softmax((q_values - q_values.max()) / temperature, dim=0)
     binned = masses.reshape([size for _ in range(action_dim) for size in (n_bins, points_per_bin)])
     return binned.sum(dim=tuple(range(1, 2 * action_dim, 2)))
 
@@ -136,8 +159,9 @@ def draws_from_masses(masses: th.Tensor, n_draws: int) -> th.Tensor:
     :param masses: probability of each bin, d dimensions
     :param n_draws: number of draws
     :return: (n_draws, d), float64
+    :raises ValueError: if the masses are no probabilities
     """
-    bins = th.multinomial(masses.flatten().double(), n_draws, replacement=True)
+    bins = th.multinomial(_probabilities(masses).flatten(), n_draws, replacement=True)
     indices = th.stack(th.unravel_index(bins, masses.shape), dim=-1)
     widths = 2 / th.tensor(masses.shape, dtype=th.float64)
     return -1 + (indices + th.rand(indices.shape, dtype=th.float64)) * widths
@@ -152,10 +176,17 @@ def total_variation(samples: th.Tensor, masses: th.Tensor) -> float:
     :param samples: (n, d), or (n,) for d = 1; in [-1, 1]
     :param masses: probability of each bin, d dimensions, summing to 1
     :return: in [0, 1]
+    :raises ValueError: if a sample lies outside of the box, or the masses are no probabilities
     """
-    points = samples.reshape(len(samples), -1).double().cpu()
-    histogram, _ = th.histogramdd(points, list(masses.shape), range=[-1.0, 1.0] * masses.dim())
-    return 0.5 * (histogram / len(samples) - masses.double().cpu()).abs().sum().item()
+    points, masses = _points("samples", samples[:, None] if samples.dim() == 1 else samples), _probabilities(masses)
+    if points.shape[1] != masses.dim() or points.abs().max() > 1 + ROUNDING:
+        raise InputError(
+            f"samples must be actions of {masses.dim()} dimensions in [-1, 1], got {points.shape[1]} dimensions up to "
+            f"{points.abs().max():.4g}; scale them by model.policy.scale_action"
+        )
+    # the histogram leaves out what lies outside
+    histogram, _ = th.histogramdd(points.clamp(-1, 1), list(masses.shape), range=[-1.0, 1.0] * masses.dim())
+    return min(0.5 * (histogram / len(points) - masses).abs().sum().item(), 1.0)
 
 
 def total_variation_of_exact_draws(masses: th.Tensor, n_draws: int) -> float:
@@ -165,9 +196,11 @@ def total_variation_of_exact_draws(masses: th.Tensor, n_draws: int) -> float:
     :param masses: probability of each bin, summing to 1
     :param n_draws: number of draws
     :return: in [0, 1]; half the mean absolute deviation of a binomial count (de Moivre) over n, summed over the bins
+    :raises ValueError: if the masses are no probabilities
     """
     # E |k - n p| of k ~ Binomial(n, p) is 2 m P(k = m) (1 - p), where m is the smallest integer > n p
-    p = masses.flatten().double()
+    n_draws = as_integer("n_draws", n_draws, 1, "as many as samples were drawn")
+    p = _probabilities(masses).flatten()
     m = (n_draws * p).floor() + 1
     inside = (p > 0) & (p < 1) & (m <= n_draws)
     p, m = p[inside], m[inside]
@@ -185,12 +218,15 @@ def mode_masses(masses: th.Tensor, centres: th.Tensor, radius: float) -> th.Tens
     :param centres: (n_modes, d), action units
     :param radius: > 0, action units
     :return: (n_modes,), in [0, 1]; each bin counts where its midpoint lies
+    :raises ValueError: if the masses are no probabilities, or the radius is not > 0
     """
+    check_positive("radius", radius, "it is the distance within which an action belongs to a centre")
+    masses = _probabilities(masses)
     axes = [(th.arange(size) + 0.5) / size * 2 - 1 for size in masses.shape]
     midpoints = th.stack(th.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, masses.dim())
-    distances, nearest = th.cdist(midpoints.double(), centres.double()).min(dim=1)
+    distances, nearest = th.cdist(midpoints.double(), _points("centres", centres)).min(dim=1)
     inside = distances < radius
-    return th.zeros(len(centres), dtype=th.float64).index_add_(0, nearest[inside], masses.double().flatten()[inside])
+    return th.zeros(len(centres), dtype=th.float64).index_add_(0, nearest[inside], masses.flatten()[inside])
 
 
 def mode_shares(samples: th.Tensor, centres: th.Tensor, radius: float) -> th.Tensor:
@@ -201,6 +237,26 @@ def mode_shares(samples: th.Tensor, centres: th.Tensor, radius: float) -> th.Ten
     :param centres: (n_modes, d)
     :param radius: > 0, in units of the samples
     :return: (n_modes,), in [0, 1], of sum at most 1; the number of modes recovered is the number of entries > 0
+    :raises ValueError: if there is no sample, a number is not finite, or the radius not > 0
     """
-    distances, nearest = th.cdist(samples.double(), centres.double()).min(dim=1)
+    check_positive("radius", radius, "it is the distance within which a sample belongs to a centre")
+    distances, nearest = th.cdist(_points("samples", samples), _points("centres", centres)).min(dim=1)
     return th.bincount(nearest[distances < radius], minlength=len(centres)).double() / len(samples)
+
+
+def _points(name: str, points: th.Tensor, at_least: int = 1) -> th.Tensor:
+    """The points (n, d) in float64 on the CPU, or an error that names them."""
+    if points.dim() != 2 or len(points) < at_least or not th.isfinite(points).all():
+        raise InputError(
+            f"{name} must be at least {at_least} finite points, (n, d), got shape {tuple(points.shape)} with "
+            f"{int((~th.isfinite(points)).sum())} numbers that are not finite; look for NaN in what they were made from"
+        )
+    return points.detach().double().cpu()
+
+
+def _probabilities(masses: th.Tensor) -> th.Tensor:
+    """The masses of bins in float64 on the CPU, or an error."""
+    masses = masses.detach().double().cpu()
+    if not (masses >= 0).all() or abs(masses.sum().item() - 1) > ROUNDING:
+        raise InputError(f"masses must be numbers >= 0 of sum 1, got sum {masses.sum().item():.6g}; divide them by their sum")
+    return masses

@@ -1,21 +1,17 @@
 """What does the policy look like? Pictures of the critic with its Boltzmann law, of sampling, of roll-outs and of training."""
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch as th
-from stable_baselines3.common.type_aliases import PyTorchObs
 
-from sb3_dqs.checks import InputError
-from sb3_dqs.diffusion.box import BoxDiffusion
-from sb3_dqs.diffusion.paper import PaperDiffusion
+from sb3_dqs.checks import InputError, as_integer
+from sb3_dqs.diffusion.estimators import QFunction
 from sb3_dqs.dqs import DQS
 from sb3_dqs.envs.arena import Arena
-from sb3_dqs.evaluation import N_BINS, repeated
-from sb3_dqs.metrics import boltzmann_masses, total_variation, total_variation_of_exact_draws
-from sb3_dqs.policies import min_q_fn
+from sb3_dqs.inspection.evaluation import N_BINS, q_values_at, repeated, sample_actions
+from sb3_dqs.inspection.metrics import ROUNDING, boltzmann_masses, total_variation, total_variation_of_exact_draws
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,8 +31,8 @@ COURSE = {
     "effective sample size": (("train/effective_sample_size",), "proposals"),
 }
 
-# What is set, not measured, and so has no noise that a running mean, which lags, would have to take out
-EXACT = ("train/temperature", "train/target_entropy")
+# Logged as the mean of a single round of updates, and so noisy; the others are set, or running means already
+NOISY = ("train/effective_sample_size",)
 
 
 def plot_critic(
@@ -60,19 +56,19 @@ def plot_critic(
     :param base_action: (action_dim,), in [-1, 1]: the other coordinates; the deterministic action by default
     :param n_samples: actions drawn from the policy
     :return: the figure; save it with ``figure.savefig(path)``
-    :raises ValueError: if ``dimensions`` are not one or two different coordinates of the action
+    :raises ValueError: if ``dimensions`` are not one or two different coordinates of the action, ``base_action`` is no action,
+        or values of the critic or actions of the policy are not finite
     """
-    action_dim = model.action_dim
-    dimensions = _checked_dimensions(dimensions, action_dim)
+    dimensions = checked_dimensions(dimensions, model.action_dim)
+    is_whole_box = len(dimensions) == model.action_dim
+    samples = sample_actions(model, observation, n_samples)[:, dimensions] if is_whole_box else None
     if base_action is None:
         predicted, _ = model.predict(observation, deterministic=True)  # type: ignore[arg-type]
         base_action = model.policy.scale_action(predicted)
-    q_fn = _q_on_slice(model, observation, dimensions, base_action)
-    temperature = model.thermostat.temperature.item()
-    is_whole_box = len(dimensions) == action_dim
-    samples = _scaled_samples(model, observation, n_samples)[:, dimensions] if is_whole_box else None
+    base = _checked_action(base_action, model.action_dim)
     draw = _plot_critic_1d if len(dimensions) == 1 else _plot_critic_2d
-    return draw(q_fn, temperature, dimensions, samples)
+    with q_values_at(model, observation) as q_fn:
+        return draw(_on_slice(q_fn, base, dimensions), model.thermostat.value.item(), dimensions, samples)
 
 
 def plot_denoising_paths(
@@ -82,7 +78,7 @@ def plot_denoising_paths(
     dimensions: Sequence[int] | None = None,
 ) -> "Figure":
     """
-    How noise becomes actions: what each network pass is given, from the start noise to the action.
+    How noise becomes actions of the actor: what each network pass is given, from the start noise to the action.
 
     With one dimension, the noisy action over the passes; with two, paths in the plane. The box is drawn around the actions.
 
@@ -92,8 +88,8 @@ def plot_denoising_paths(
     :param dimensions: one or two action coordinates; the first two (or the only one) by default
     :return: the figure
     """
+    dimensions = checked_dimensions(dimensions, model.action_dim)
     paths = denoising_paths(model, observation, n_paths)
-    dimensions = _checked_dimensions(dimensions, model.action_dim)
     figure = _figure(1, 1, (6.0, 5.0))
     (axes,) = figure.axes
     chosen = paths[..., list(dimensions)]
@@ -116,15 +112,31 @@ def plot_denoising_paths(
 
 def denoising_paths(model: DQS, observation: np.ndarray | dict[str, np.ndarray], n_paths: int) -> np.ndarray:
     """
+    The actor's own sampling, by torch's global generator: a policy with a ``forward`` of its own may choose among its actions.
+
     :param model: trained or not
     :param observation: one, not batched
     :param n_paths: number of sampled actions
     :return: (n_passes + 1, n_paths, action_dim): the noisy actions that each network pass was given, then the actions
+    :raises ValueError: if one is not finite
     """
-    observations = _batch(model, observation, n_paths)
-    with th.no_grad(), _recorded_passes(model.actor.diffusion) as passes:
-        actions = model.actor(observations)
-    return th.stack([*passes, actions]).cpu().numpy()
+    n_paths = as_integer("n_paths", n_paths, 1, "60 is the default")
+    actor = model.actor
+    # learn() leaves batch norm and dropout in training mode
+    actor.set_training_mode(False)
+    observations, _ = actor.obs_to_tensor(repeated(observation, n_paths))
+    passes: list[th.Tensor] = []
+    with th.no_grad():
+        features = actor.extract_features(observations, actor.features_extractor)
+        start_noise = th.randn(n_paths, actor.action_dim, device=features.device)
+        actions = actor.sample_actions(features, start_noise, callback=passes.append)
+    paths = th.stack([*passes, actions]).cpu().numpy()
+    if not np.isfinite(paths).all():
+        raise InputError(
+            f"sampling at observation {observation} is not finite; look for NaN, infinite or enormous values in it, and for "
+            "NaN in the parameters of the policy"
+        )
+    return paths
 
 
 def plot_roll_outs(arena: Arena, traces: Sequence[np.ndarray], title: str = "Roll-outs", units: str = "") -> "Figure":
@@ -136,7 +148,14 @@ def plot_roll_outs(arena: Arena, traces: Sequence[np.ndarray], title: str = "Rol
     :param title: of the picture
     :param units: of position
     :return: the figure
+    :raises ValueError: if a trace has no position, or one that is not finite
     """
+    for number, trace in enumerate(traces):
+        if np.ndim(trace) != 2 or len(trace) == 0 or np.shape(trace)[1] < 2 or not np.isfinite(trace).all():
+            raise InputError(
+                f"traces[{number}] must hold at least one finite position, (length, >= 2), got shape {np.shape(trace)}; the "
+                "observations of an episode of roll_out() have it where the position comes first"
+            )
     from matplotlib.patches import Circle, Rectangle
 
     figure = _figure(1, 1, (6.0, 6.0))
@@ -158,24 +177,29 @@ def plot_roll_outs(arena: Arena, traces: Sequence[np.ndarray], title: str = "Rol
 
 def plot_training_course(course: Mapping[str, Sequence[float]]) -> "Figure":
     """
-    Temperature, entropy and effective sample size over training; what is measured thin, with a thick running mean.
+    Temperature, entropy and effective sample size over training; what is noisy thin, with a thick running mean.
 
     :param course: ``"steps"`` and the keys that DQS logs, such as ``"train/temperature"``, each with as many values; NaN where
         a value is missing, and keys that are not there are left out
     :return: the figure, one panel each
+    :raises ValueError: if there are no steps, or a key has another number of values
     """
+    steps = course.get("steps")
+    if steps is None:
+        raise InputError(f"course must hold 'steps', got the keys {sorted(course)}; they are the axis of all panels")
+    for key, values in course.items():
+        if len(values) != len(steps):
+            raise InputError(f"course[{key!r}] must have {len(steps)} values, as 'steps', got {len(values)}; fill up with NaN")
     figure = _figure(len(COURSE), 1, (7.0, 7.5), sharex=True)
     for axes, (panel, (keys, label)) in zip(figure.axes, COURSE.items(), strict=True):
         for key in keys:
             if key in course:
                 name = key.removeprefix("train/").replace("_", " ")
                 dashes = "--" if "target" in key else "-"
-                if key in EXACT:
-                    axes.plot(course["steps"], course[key], dashes, label=name, linewidth=1.8)
-                    continue
-                # single updates are noisy: thin as logged, thick their running mean
-                (line,) = axes.plot(course["steps"], _running_mean(course[key]), dashes, label=name, linewidth=1.8)
-                axes.plot(course["steps"], course[key], color=line.get_color(), linewidth=0.6, alpha=0.35)
+                thick = _running_mean(course[key]) if key in NOISY else course[key]
+                (line,) = axes.plot(steps, thick, dashes, label=name, linewidth=1.8)
+                if key in NOISY:
+                    axes.plot(steps, course[key], color=line.get_color(), linewidth=0.6, alpha=0.35)
         axes.set(ylabel=label, title=panel)
         axes.grid(alpha=0.3)
         if axes.lines:
@@ -187,22 +211,25 @@ def plot_training_course(course: Mapping[str, Sequence[float]]) -> "Figure":
     return figure
 
 
-def _checked_dimensions(dimensions: Sequence[int] | None, action_dim: int) -> tuple[int, ...]:
+def checked_dimensions(dimensions: Sequence[int] | None, action_dim: int) -> tuple[int, ...]:
+    """
+    :param dimensions: one or two coordinates of the action; None for the first two (or the only one)
+    :param action_dim: size of the action
+    :return: the coordinates
+    :raises ValueError: if they are not one or two different ones
+    """
     chosen = tuple(range(min(2, action_dim)) if dimensions is None else dimensions)
     if len(chosen) not in (1, 2) or len(set(chosen)) < len(chosen) or not set(chosen) <= set(range(action_dim)):
         raise InputError(f"dimensions must be one or two different numbers from 0 to {action_dim - 1}, got {chosen!r}")
     return chosen
 
 
-def _plot_critic_1d(
-    q_fn: Callable[[th.Tensor], th.Tensor], temperature: float, dimensions: Sequence[int], samples: th.Tensor | None
-) -> "Figure":
+def _plot_critic_1d(q_fn: QFunction, temperature: float, dimensions: Sequence[int], samples: th.Tensor | None) -> "Figure":
     n_bins = N_BINS[1]
     masses = boltzmann_masses(q_fn, temperature, 1, n_bins)
     edges = np.linspace(-1, 1, n_bins + 1)
     grid = th.linspace(-1, 1, 401)
-    with th.no_grad():
-        q_values = q_fn(grid[:, None, None]).squeeze(1)
+    q_values = q_fn(grid[:, None, None]).squeeze(1)
     figure = _figure(2, 1, (6.0, 6.0), sharex=True)
     landscape, law = figure.axes
     landscape.plot(grid, q_values, color=Q_COLOUR)
@@ -221,13 +248,10 @@ def _plot_critic_1d(
     return figure
 
 
-def _plot_critic_2d(
-    q_fn: Callable[[th.Tensor], th.Tensor], temperature: float, dimensions: Sequence[int], samples: th.Tensor | None
-) -> "Figure":
+def _plot_critic_2d(q_fn: QFunction, temperature: float, dimensions: Sequence[int], samples: th.Tensor | None) -> "Figure":
     midpoints = (th.arange(N_CELLS) + 0.5) / N_CELLS * 2 - 1
     grid = th.cartesian_prod(midpoints, midpoints)
-    with th.no_grad():
-        q_values = q_fn(grid[:, None]).reshape(N_CELLS, N_CELLS)
+    q_values = q_fn(grid[:, None]).reshape(N_CELLS, N_CELLS)
     density = (boltzmann_masses(q_fn, temperature, 2, N_CELLS) * (N_CELLS / 2) ** 2).numpy()
     n_panels = 2 if samples is None else 3
     figure = _figure(1, n_panels, (4.6 * n_panels, 4.3))
@@ -247,7 +271,7 @@ def _plot_critic_2d(
         levels = np.linspace(0, density.max(), 6)[1:-1]
         panels[2].contour(midpoints, midpoints, density.T, levels=levels, colors="black", linewidths=0.6)
         distance = _distance(boltzmann_masses(q_fn, temperature, 2, N_BINS[2]), samples)
-        panels[2].set_title(f"Samples of the policy, contours of the law\n{distance}")
+        panels[2].set_title(f"Samples, contours of the law\n{distance}")
     for axes in panels:
         axes.set(xlim=(-1, 1), ylim=(-1, 1), aspect="equal")
         axes.set(xlabel=_action_label(dimensions[0]), ylabel=_action_label(dimensions[1]))
@@ -259,59 +283,26 @@ def _distance(masses: th.Tensor, samples: th.Tensor) -> str:
     return f"total variation {total_variation(samples, masses):.2f} (exact draws {floor:.2f})"
 
 
-def _q_on_slice(
-    model: DQS, observation: np.ndarray | dict[str, np.ndarray], dimensions: Sequence[int], base_action: np.ndarray
-) -> Callable[[th.Tensor], th.Tensor]:
-    """Q as a function of the chosen coordinates (n, 1, 1 or 2) alone; (n, 1), on the CPU."""
-    q_fn = min_q_fn(model.critic, _batch(model, observation, 1))
-    base = th.as_tensor(base_action, dtype=th.float32, device=model.device).flatten()
+def _checked_action(action: np.ndarray, action_dim: int) -> th.Tensor:
+    scaled = th.as_tensor(action, dtype=th.float32).flatten()
+    # NaN is no number up to 1
+    if len(scaled) != action_dim or not (scaled.abs() <= 1 + ROUNDING).all():
+        raise InputError(
+            f"base_action must be an action of {action_dim} numbers in [-1, 1], got {action!r}; scale it by "
+            "model.policy.scale_action"
+        )
+    return scaled
+
+
+def _on_slice(q_fn: QFunction, base_action: th.Tensor, dimensions: Sequence[int]) -> QFunction:
+    """Q as a function of the chosen coordinates (n, 1, 1 or 2) alone; (n, 1)."""
 
     def on_slice(coordinates: th.Tensor) -> th.Tensor:
-        actions = base.expand(len(coordinates), 1, -1).clone()
-        actions[..., list(dimensions)] = coordinates.to(actions)
-        return q_fn(actions).cpu()
+        actions = base_action.expand(len(coordinates), 1, -1).clone()
+        actions[..., list(dimensions)] = coordinates
+        return q_fn(actions)
 
     return on_slice
-
-
-def _batch(model: DQS, observation: np.ndarray | dict[str, np.ndarray], n: int) -> PyTorchObs:
-    """Copies of an observation for a network that predicts: learn() leaves batch norm and dropout in training mode."""
-    model.policy.set_training_mode(False)
-    tensor, _ = model.policy.obs_to_tensor(repeated(observation, n))
-    return tensor
-
-
-def _scaled_samples(model: DQS, observation: np.ndarray | dict[str, np.ndarray], n_samples: int) -> th.Tensor:
-    with th.no_grad():
-        return model.actor(_batch(model, observation, n_samples)).cpu()
-
-
-@contextlib.contextmanager
-def _recorded_passes(diffusion: BoxDiffusion | PaperDiffusion) -> Iterator[list[th.Tensor]]:
-    """Inside, every noisy action that a network pass is given is kept."""
-    network: Any
-    if isinstance(diffusion, BoxDiffusion):
-        network, method = diffusion.denoiser, "condition_on_levels"
-    else:
-        network, method = diffusion.score_network, "condition"
-    passes: list[th.Tensor] = []
-    condition = getattr(network, method)
-
-    def recording_condition(*features: Any) -> Callable[..., th.Tensor]:
-        conditioned = condition(*features)
-
-        def recording(noisy_actions: th.Tensor, *rest: Any) -> th.Tensor:
-            passes.append(noisy_actions.detach().clone())
-            return conditioned(noisy_actions, *rest)
-
-        return recording
-
-    # an attribute of the instance hides the method
-    setattr(network, method, recording_condition)
-    try:
-        yield passes
-    finally:
-        delattr(network, method)
 
 
 def _figure(n_rows: int, n_columns: int, size: tuple[float, float], sharex: bool = False) -> "Figure":
@@ -319,7 +310,9 @@ def _figure(n_rows: int, n_columns: int, size: tuple[float, float], sharex: bool
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError("sb3_dqs.plotting needs matplotlib; install it with: pip install 'sb3-dqs[plots]'") from error
+        raise ImportError(
+            "sb3_dqs.inspection.plotting needs matplotlib; install it with: pip install 'sb3-dqs[plots]'"
+        ) from error
     figure = Figure(figsize=size, layout="constrained")
     figure.subplots(n_rows, n_columns, sharex=sharex)
     return figure

@@ -1,12 +1,16 @@
 """Which settings of DQS does Optuna try, and how do they come back from a trial?"""
 
+import inspect
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import optuna
-from rl_zoo3.hyperparams_opt import convert_offpolicy_params
+from rl_zoo3.hyperparams_opt import HYPERPARAMS_SAMPLER, convert_offpolicy_params
 
-from sb3_dqs.exploration import EXPLORATION_NOISES
+from sb3_dqs import DQS
+from sb3_dqs.checks import InputError
+from sb3_dqs.temperature import COOLING_SHARE_OF_RUN
 
 # Budget of a trial where the zoo does not tell it, environment steps
 DEFAULT_BUDGET = 20_000
@@ -14,8 +18,29 @@ DEFAULT_BUDGET = 20_000
 # Settings sampled by their exponent of 2
 POWERS_OF_TWO = ("n_score_samples", "actor_batch_size", "n_action_candidates")
 
+# Settings that not every trial samples: with a value of a settings file in place of the default, it would not be that trial
+NOT_ALWAYS_SAMPLED = ("target_entropy", "cooling_updates")
+
 # Hindsight experience replay: settings that are sampled; the others of the YAML file are carried along
 HER_SETTINGS = ("n_sampled_goal", "goal_selection_strategy")
+
+
+def check_search(algo: str, settings: Mapping[str, Any] | None = None) -> None:
+    """
+    :param algo: name of an algorithm whose settings are about to be searched, or taken from a trial
+    :param settings: what the trials do not sample
+    :raises ValueError: if there is no search space for it, or if the settings would break trials
+    """
+    if algo not in HYPERPARAMS_SAMPLER:
+        why = ", whose values are published" if algo == "dqs_paper" else ""
+        raise InputError(
+            f"-optimize and --trial-id need a search space, and there is none for {algo}{why}; train it without them, or "
+            f"choose --algo from {sorted(HYPERPARAMS_SAMPLER)}"
+        )
+    if algo == "dqs" and "temperature" in ((settings or {}).get("component_kwargs") or {}):
+        raise InputError(
+            "-optimize tries both kinds of temperature, and component_kwargs['temperature'] is for one of them; leave it out"
+        )
 
 
 def sample_dqs_params(trial: optuna.Trial, n_actions: int, n_envs: int, additional_args: dict[str, Any]) -> dict[str, Any]:
@@ -23,10 +48,10 @@ def sample_dqs_params(trial: optuna.Trial, n_actions: int, n_envs: int, addition
     Suggest settings of DQS around its defaults, with the signature of the zoo's samplers.
 
     Only combinations that DQS accepts; at most 4 times the default number of critic evaluations per actor update, so that
-    no trial takes many times as long as another. ``diffusion="paper"`` is not searched: its values are published.
+    no trial takes many times as long as another.
 
-    :param trial: its user attribute ``n_timesteps`` is the budget in environment steps; the length of the cooling of the
-        entropy target is at most that
+    :param trial: its user attribute ``n_timesteps`` is the budget in environment steps; the length of the cooling is at most
+        the share of it that DQS itself would cut it to
     :param n_actions: number of action dimensions
     :param n_envs: not used: the ratio of updates to environment steps is that of the zoo's SAC
     :param additional_args: ``using_her_replay_buffer`` and ``her_kwargs``, as the zoo gives them
@@ -39,7 +64,6 @@ def sample_dqs_params(trial: optuna.Trial, n_actions: int, n_envs: int, addition
         "train_freq": trial.suggest_int("train_freq", 1, 8),
         "tau": trial.suggest_float("tau", 0.001, 0.03, log=True),
         "net_arch": trial.suggest_categorical("net_arch", ["small", "medium", "big"]),
-        "score_estimator": trial.suggest_categorical("score_estimator", ["stein", "value", "gradient"]),
         # At most four times the product of the defaults, 8 and 64; pairs of proposals need an even number of samples, and
         # the regression points are rows of the batch, of at least 64
         "n_score_samples_pow": trial.suggest_int("n_score_samples_pow", 2, 5),
@@ -48,17 +72,19 @@ def sample_dqs_params(trial: optuna.Trial, n_actions: int, n_envs: int, addition
         "n_action_candidates_pow": trial.suggest_int("n_action_candidates_pow", 0, 4),
         "policy_delay": trial.suggest_int("policy_delay", 1, 3),
         "actor_learning_rate_factor": trial.suggest_float("actor_learning_rate_factor", 0.5, 5.0, log=True),
-        "exploration_noise": trial.suggest_categorical("exploration_noise", list(EXPLORATION_NOISES)),
+        "exploration_correlation_time": trial.suggest_categorical("exploration_correlation_time", [0.0, 4.0, 16.0, 64.0]),
         "automatic_temperature": trial.suggest_categorical("automatic_temperature", [True, False]),
     }
     if params["automatic_temperature"]:
         # -0.5 per action dimension is the default, 0.69 is uniform
         params["target_entropy"] = trial.suggest_float("target_entropy", -1.5 * n_actions, 0.3 * n_actions)
-        budget = int(trial.user_attrs.get("n_timesteps", DEFAULT_BUDGET))
-        params["cooling_updates"] = trial.suggest_int("cooling_updates", max(budget // 20, 1), max(budget, 2), log=True)
     else:
         # units of Q; 0.05 is the published constant
         params["temperature"] = trial.suggest_float("temperature", 0.01, 10.0, log=True)
+    if params["automatic_temperature"] or params["exploration_correlation_time"] > 0:
+        budget = int(trial.user_attrs.get("n_timesteps", DEFAULT_BUDGET))
+        longest = max(int(COOLING_SHARE_OF_RUN * budget), 2)
+        params["cooling_updates"] = trial.suggest_int("cooling_updates", max(longest // 10, 1), longest, log=True)
     if additional_args["using_her_replay_buffer"]:
         params |= _sample_her_params(trial, additional_args["her_kwargs"])
 
@@ -72,18 +98,14 @@ def convert_dqs_params(sampled_params: dict[str, Any]) -> dict[str, Any]:
     """
     Rebuild the arguments of DQS from the parameters of a trial alone, as the zoo's ``--trial-id`` does.
 
-    Settings that the trial has not sampled, but that would disturb it if they came from a settings file, are set to their
-    defaults.
-
     :param sampled_params: ``trial.params``
     :return: arguments of DQS
     """
     params = sampled_params.copy()
-    arguments: dict[str, Any] = {"diffusion": "box", "initial_temperature": None}
+    defaults = inspect.signature(DQS.__init__).parameters
+    arguments: dict[str, Any] = {name: defaults[name].default for name in NOT_ALWAYS_SAMPLED if name not in params}
     if params.pop("automatic_temperature"):
         arguments["temperature"] = "auto"
-    else:
-        arguments |= {"target_entropy": "auto", "cooling_updates": None}
     for name in POWERS_OF_TWO:
         arguments[name] = 2 ** params.pop(f"{name}_pow")
     if "n_sampled_goal" in params:

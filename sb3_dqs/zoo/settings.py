@@ -1,13 +1,19 @@
-"""Where do the settings of an environment come from, and can DQS and the zoo read every one of them?"""
+"""Where do the settings of an environment come from, and does anyone know each of them?"""
 
 import inspect
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 
+import yaml
+
 import sb3_dqs
-from sb3_dqs import DQS
+from sb3_dqs import DQS, PaperDQS
 from sb3_dqs.checks import InputError
+from sb3_dqs.settings import COUNTERPARTS
+
+# Names for --algo
+ALGORITHMS: dict[str, type[DQS]] = {"dqs": DQS, "dqs_paper": PaperDQS}
 
 # Keys of a settings file that the zoo takes for itself before it builds the model (rl_zoo3 2.9, ``exp_manager.py``)
 ZOO_SETTINGS = (
@@ -24,33 +30,58 @@ ZOO_SETTINGS = (
     "vec_env_wrapper",
 )
 
-# Arguments of DQS that the zoo fills in itself
+# Arguments of the algorithms that the zoo fills in itself
 FILLED_IN = ("self", "env", "tensorboard_log", "verbose", "seed", "device", "_init_setup_model")
 
 
-def settings_path(name: str = "dqs") -> Path:
+def settings_path(algo: str = "dqs") -> Path:
     """
-    :param name: ``"dqs"``, our settings, or ``"dqs_paper"``, the published ones
-    :return: absolute path of the YAML file, in the installed package or in a source checkout
+    :param algo: ``"dqs"`` or ``"dqs_paper"``
+    :return: absolute path of its YAML file, in the installed package or in a source checkout
     :raises ValueError: if there is no such file
     """
     package = Path(sb3_dqs.__file__).resolve().parent
     for folder in (package / "hyperparams", package.parent / "hyperparams"):
-        path = folder / f"{name}.yml"
+        path = folder / f"{algo}.yml"
         if path.is_file():
             return path
-    raise InputError(f"no settings file {name}.yml is shipped; 'dqs' and 'dqs_paper' are")
+    raise InputError(f"no settings file {algo}.yml is shipped; those of {sorted(ALGORITHMS)} are")
 
 
-def check_setting_names(names: Iterable[str], source: str) -> None:
+def check_settings_file(path: str, env_id: str) -> None:
+    """
+    Check that the zoo will find an entry in a YAML file. Settings in Python are code, whose errors are tracebacks.
+
+    :param path: of the file, or name of a Python package
+    :param env_id: environment to train on
+    :raises ValueError: if there is no such file, or no settings in it for this environment
+    """
+    if path.endswith((".yml", ".yaml", ".py")) and not Path(path).is_file():
+        raise InputError(f"there is no settings file {path}")
+    if not path.endswith((".yml", ".yaml")):
+        return
+    try:
+        entries = yaml.safe_load(Path(path).read_text())
+    except yaml.YAMLError as error:
+        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(entries, dict) or not {env_id, "default"} & set(entries):
+        raise InputError(f"{path} has no entry {env_id!r} and no entry 'default'")
+    name = env_id if env_id in entries else "default"
+    if not isinstance(entries[name], dict):
+        raise InputError(f"entry {name!r} of {path} must hold settings, 'name: value' on each line, got {entries[name]!r}")
+
+
+def check_setting_names(names: Iterable[str], algo: str, source: str) -> None:
     """
     :param names: keys of the settings of one environment
+    :param algo: name of the algorithm
     :param source: where they come from, for the message
-    :raises ValueError: if neither DQS nor the zoo knows one of them; names the nearest match
+    :raises ValueError: if neither the algorithm nor the zoo knows one of them; names its counterpart or the nearest match
     """
-    known = {*inspect.signature(DQS.__init__).parameters, *ZOO_SETTINGS} - {*FILLED_IN}
+    known = {*inspect.signature(ALGORITHMS[algo].__init__).parameters, *ZOO_SETTINGS} - {*FILLED_IN}
     for name in names:
         if name not in known:
-            nearest = get_close_matches(name, known, n=1)
+            nearest = get_close_matches(str(name), known, n=1)
             hint = f"did you mean {nearest[0]!r}?" if nearest else f"the known ones are {sorted(known)}"
-            raise InputError(f"unknown setting {name!r} for dqs in -params or {source}; {hint}")
+            hint = f"its counterpart: {COUNTERPARTS[name]}" if name in COUNTERPARTS else hint
+            raise InputError(f"unknown setting {name!r} for {algo} in -params or {source}; {hint}")

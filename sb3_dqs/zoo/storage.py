@@ -1,9 +1,11 @@
 """How do many machines share one study, and what happens to the trial of a machine that dies?"""
 
+import contextlib
 import functools
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Iterator
+from typing import Any
 
 import optuna
 from optuna.exceptions import ExperimentalWarning
@@ -53,19 +55,25 @@ def heartbeat_storage(
         return open_storage()
 
 
-def create_study_with_heartbeat(create_study: Callable, open_database: Callable[[str], RDBStorage]) -> Callable:
+@contextlib.contextmanager
+def databases_with_heartbeat(**settings: int | None) -> Iterator[None]:
     """
-    The zoo hands the URL of a database on to ``optuna.create_study`` as a string, which has no heartbeat.
+    While this is open, a URL that is handed to ``optuna.create_study`` means a database with heartbeat.
 
-    :param create_study: ``optuna.create_study``
-    :param open_database: what to make of a URL, for instance :func:`heartbeat_storage`
-    :return: the same function, for which a URL means a database with heartbeat
+    The zoo hands the URL on as a string, and offers no place for a storage object.
+
+    :param settings: arguments of :func:`heartbeat_storage`
     """
+    create_study = optuna.create_study
 
     @functools.wraps(create_study)
-    def create(*args: object, storage: object = None, **kwargs: object) -> optuna.Study:
+    def create(*args: Any, storage: Any = None, **kwargs: Any) -> optuna.Study:
         if isinstance(storage, str):
-            storage = open_database(storage)
+            storage = heartbeat_storage(storage, **settings)  # type: ignore[arg-type]
         return create_study(*args, storage=storage, **kwargs)
 
-    return create
+    optuna.create_study = create
+    try:
+        yield
+    finally:
+        optuna.create_study = create_study

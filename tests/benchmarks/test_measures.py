@@ -5,10 +5,23 @@ from types import SimpleNamespace
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch as th
+from stable_baselines3 import SAC
 
 from benchmarks import measures
-from benchmarks.measures import bandit_measures, measures_from_the_centre, mixture_measures
-from sb3_dqs.evaluation import Episode
+from benchmarks.measures import (
+    N_CANDIDATES,
+    bandit_measures,
+    measures_from_the_centre,
+    mixture_measures,
+    reloaded,
+    returns_by_candidates,
+)
+from benchmarks.shapes import RandomEnv
+from benchmarks.static_targets import model_of_law
+from sb3_dqs import DQS, PaperDQS
+from sb3_dqs.inspection.evaluation import Episode
+from sb3_dqs.policies import fixed_start_noise
 
 
 class Policy:
@@ -86,3 +99,54 @@ def test_a_policy_that_picks_its_goal_by_the_noise_of_the_start_has_no_entropy_f
 
     found = measures_from_the_centre(Policy(away_from_the_middle), env, seed=0)
     assert found == {"success, exact centre": 1.0, "goal entropy, exact centre": 0.0}
+
+
+class OneStep(gym.Env):
+    """Nothing to observe, and one reward, a function of the action."""
+
+    observation_space = gym.spaces.Box(-1.0, 1.0, (1,))
+    action_space = gym.spaces.Box(-1.0, 1.0, (2,))
+
+    def __init__(self, reward):
+        self.reward = reward
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        return np.zeros(1, np.float32), float(self.reward(th.as_tensor(action))), True, False, {}
+
+
+def hill(actions):
+    """Highest at (0.8, 0.8), where no untrained policy aims at."""
+    return -((actions - 0.8) ** 2).sum(dim=-1)
+
+
+def test_returns_by_candidates_are_those_of_the_best_of_so_many():
+    model = model_of_law(DQS, hill, seed=0)
+    returns = returns_by_candidates(model, [OneStep(hill) for _ in range(3)], seed=0)
+    with th.no_grad():
+        candidates = model.actor.sample_actions(th.zeros(32, 1), fixed_start_noise(32, 2))
+    expected = [hill(candidates[:n]).max().item() for n in N_CANDIDATES]
+    assert list(returns) == ["return, 1 candidate", "return, best of 8", "return, best of 32"]
+    assert list(returns.values()) == pytest.approx(expected, abs=1e-5)
+    assert expected == sorted(set(expected)), "the more candidates, the better"
+    assert model.n_action_candidates == 8, "its own number is as it was"
+
+
+def test_algorithms_without_candidates_have_no_returns_by_them():
+    envs = [OneStep(hill)]
+    assert returns_by_candidates(SAC("MlpPolicy", envs[0]), envs, seed=0) == {}
+    assert returns_by_candidates(model_of_law(PaperDQS, hill, seed=0, n_diffusion_steps=2), envs, seed=0) == {}
+
+
+def test_a_reloaded_model_predicts_the_same_but_for_what_is_changed():
+    model = DQS("MlpPolicy", RandomEnv(3, 2), seed=0)
+    observations = np.random.default_rng(0).standard_normal((5, 3), dtype=np.float32)
+    actions, _ = model.predict(observations, deterministic=True)
+    same, _ = reloaded(model).predict(observations, deterministic=True)
+    assert (same == actions).all()
+    other = reloaded(model, n_action_candidates=1)
+    assert other.n_action_candidates == 1
+    expected = model.actor.candidate_actions(th.as_tensor(observations))[0]
+    assert other.predict(observations, deterministic=True)[0] == pytest.approx(expected.detach().numpy(), abs=1e-6)

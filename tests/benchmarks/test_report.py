@@ -85,7 +85,7 @@ def test_area_is_that_of_trapezoids_on_the_scale():
 
 
 def test_report_holds_aggregates_tables_curves_and_origin(folder):
-    main([str(folder / "tiny.yml"), "--output", str(folder / "results")])
+    assert main([str(folder / "tiny.yml"), "--output", str(folder / "results")]) == 0
     text = (folder / "results" / "report.md").read_text()
     # TD3 has no result in the second environment, and must not shrink the comparison of the others
     iqm = section(text, "Interquartile mean of normalised returns")
@@ -208,8 +208,16 @@ def test_curves_over_time_are_in_minutes(folder):
     }
 
 
-def test_without_results_the_report_names_the_command(tmp_path):
+def test_without_results_the_report_says_so_and_names_the_command(tmp_path, capsys):
     path = tmp_path / "tiny.yml"
     write_whole(path, yaml.safe_dump(TIER))
-    with pytest.raises(ValueError, match=r"python -m benchmarks.run tiny"):
-        main([str(path), "--output", str(tmp_path / "none")])
+    assert main([str(path), "--output", str(tmp_path / "none")]) == 0
+    # three seeds of three algorithms in two environments, and of DQS on the law
+    assert "none of the 21 runs of tier 'tiny' has a result" in (out := capsys.readouterr().out)
+    assert f"python -m benchmarks.run {path}" in out
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_tier_that_does_not_exist_is_an_error_of_one_line(capsys):
+    assert main(["smal"]) == 2
+    assert capsys.readouterr().err.startswith("error: tier must be one of")

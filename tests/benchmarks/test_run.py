@@ -1,6 +1,7 @@
 """Does the benchmark do every run of its plan once, whatever interrupts it?"""
 
 import copy
+import inspect
 import json
 import os
 import signal
@@ -9,20 +10,23 @@ import sys
 import time
 from pathlib import Path
 
+import gymnasium as gym
+import numpy as np
 import pytest
 import torch as th
 import yaml
+from gymnasium import spaces
 
+import benchmarks.measures
 import benchmarks.train
-import sb3_dqs.diffusion.box
-import sb3_dqs.dqs
-import sb3_dqs.temperature
 from benchmarks.plan import TIERS, load_tier
-from benchmarks.run import HELD, follow, main, run_here
+from benchmarks.run import HELD, follow, main, outlook, run_here
 from benchmarks.store import Store, write_whole
-from benchmarks.train import Checkpoints, falling_to_zero, make_env, train
-from sb3_dqs import DQS
+from benchmarks.train import Checkpoints, code_fingerprint, falling_to_zero, make_env, train
+from sb3_dqs import DQS, DiffusionPolicy, PaperDQS
 from sb3_dqs.diffusion.box import BoxDiffusion
+from sb3_dqs.diffusion.paper import PaperDiffusion
+from sb3_dqs.temperature import AutomaticTemperature
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -48,6 +52,13 @@ TIER = {
         "ring": {"law": "ring", "steps": 2},
     },
 }
+
+
+@pytest.fixture(autouse=True)
+def brief_measures(monkeypatch):
+    """What is measured at the end has tests of its own."""
+    monkeypatch.setattr(benchmarks.measures, "N_CENTRE_EPISODES", 2)
+    monkeypatch.setattr(benchmarks.measures, "N_OBSERVATIONS", 1)
 
 
 @pytest.fixture
@@ -76,7 +87,7 @@ def test_every_tier_is_well_formed_and_its_keys_are_unique(name):
 
 def test_selection_leaves_out_what_is_on_request(tier_path):
     tier = load_tier(str(tier_path))
-    # static targets are for DQS alone; seed by seed
+    # static targets are for DQS alone, having no rewards; seed by seed
     assert [(run.algorithm, run.environment, run.seed) for run in tier.select()] == [
         (algorithm, environment, seed)
         for seed in (0, 1)
@@ -123,27 +134,86 @@ def test_key_changes_with_every_setting_and_with_nothing_else(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("place", "name"),
+    ("constructor", "name", "algorithms"),
     [
-        (sb3_dqs.dqs, "DEFAULT_COOLING_UPDATES"),
-        (sb3_dqs.temperature, "ENTROPY_GAIN"),
-        (sb3_dqs.diffusion.box, "GUIDE_WIDENING"),
-        (BoxDiffusion, "DEFAULT_BATCH_SIZE"),
-        (BoxDiffusion, "ON_POLICY_SHARE"),
+        (DQS, "cooling_updates", {"dqs", "hotter", "fixed"}),
+        (DQS, "exploration_correlation_time", {"dqs", "hotter", "fixed"}),
+        # the tier names the one of "hotter", and "fixed" has no automatic temperature
+        (AutomaticTemperature, "initial", {"dqs"}),
+        (AutomaticTemperature, "gain", {"dqs", "hotter"}),
+        (BoxDiffusion, "guide_widening", {"dqs", "hotter", "fixed"}),
+        (DiffusionPolicy, "n_critics", {"dqs", "hotter", "fixed", "paper"}),
+        (PaperDQS, "temperature", {"paper"}),
+        (PaperDiffusion, "loss_weight_offset", {"paper"}),
     ],
 )
-def test_key_changes_with_a_default_that_the_tier_does_not_name(tier_path, monkeypatch, place, name):
-    keys = {algorithm: only_run(load_tier(str(tier_path)), algorithm).key for algorithm in ("dqs", "sac")}
-    monkeypatch.setattr(place, name, getattr(place, name) * 2)
-    assert only_run(load_tier(str(tier_path)), "dqs").key != keys["dqs"]
-    assert only_run(load_tier(str(tier_path)), "sac").key == keys["sac"]
+def test_key_changes_with_a_default_that_the_tier_does_not_name(tmp_path, monkeypatch, constructor, name, algorithms):
+    def keys():
+        settings = {
+            "dqs": ("DQS", {}),
+            "hotter": ("DQS", {"component_kwargs": {"temperature": {"initial": 4.0}}}),
+            "fixed": ("DQS", {"temperature": 0.5}),
+            "paper": ("PaperDQS", {}),
+            "sac": ("SAC", {}),
+        }
+        entries = {algorithm: {"class": class_name, "settings": own} for algorithm, (class_name, own) in settings.items()}
+        tier = write_tier(tmp_path / "tiny.yml", algorithms=entries)
+        return {algorithm: only_run(tier, algorithm).key for algorithm in entries}
+
+    before = keys()
+    signature = inspect.signature(constructor.__init__)
+    default = signature.parameters[name].default
+    changed = [p.replace(default=2 * default) if p.name == name else p for p in signature.parameters.values()]
+    monkeypatch.setattr(constructor.__init__, "__signature__", signature.replace(parameters=changed), raising=False)
+    assert {algorithm for algorithm, key in keys().items() if key != before[algorithm]} == algorithms
 
 
 def test_a_run_names_the_defaults_it_took(tier_path):
     dqs, sac = (only_run(load_tier(str(tier_path)), algorithm).defaults for algorithm in ("dqs", "sac"))
     assert (sac["gamma"], sac["learning_rate"], sac["target_entropy"]) == (0.99, 3e-4, "auto")
-    assert dqs["n_score_samples"] == DQS("MlpPolicy", "Pendulum-v1").actor.diffusion.n_score_samples
     assert not {"seed", "learning_starts", "batch_size"} & set(dqs), "without effect, or given"
+    assert "net_arch" not in dqs["policy_kwargs"], "given"
+
+    model = DQS("MlpPolicy", "Pendulum-v1")
+    diffusion, temperature = dqs["component_kwargs"]["diffusion"], dqs["component_kwargs"]["temperature"]
+    assert dqs["n_score_samples"] == model.actor.diffusion.n_score_samples
+    assert diffusion == {name: getattr(model.actor.diffusion, name) for name in diffusion}
+    assert temperature["initial"] == model.thermostat.initial.item()
+    assert dqs["policy_kwargs"]["n_critics"] == len(model.critic.q_networks)
+    assert dqs["policy_kwargs"]["critic_betas"] == model.critic.optimizer.param_groups[0]["betas"]
+    assert dqs["policy_kwargs"]["critic_class"].endswith(f".{type(model.critic).__name__}")
+
+
+def test_defaults_are_those_of_the_objects_that_the_algorithm_builds(tmp_path):
+    algorithms = {
+        "paper": {"class": "PaperDQS", "settings": {"component_kwargs": {"diffusion": {"squash": "clip"}}}},
+        "fixed": {"class": "DQS", "settings": {"temperature": 0.5}},
+    }
+    tier = write_tier(tmp_path / "tiny.yml", algorithms=algorithms)
+    paper, fixed = (only_run(tier, algorithm).defaults for algorithm in algorithms)
+    # published values, and the one that is not given
+    assert (paper["n_score_samples"], paper["n_diffusion_steps"], paper["learning_starts"]) == (1_000, 500, 10_000)
+    assert set(paper["component_kwargs"]["diffusion"]) == {"sigma_min", "sigma_max", "loss_weight_offset"}
+    assert "policy_delay" not in paper, "no setting of the published algorithm"
+    for defaults in (paper, fixed, only_run(tier, "fixed", "ring").defaults):
+        # nothing is steered that is set by hand, or that a law has
+        assert set(defaults["component_kwargs"]["temperature"]) == {"measurement_rate"}
+
+
+def test_code_that_measures_or_learns_is_told_from_code_that_does_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmarks.train, "REPOSITORY", tmp_path)
+
+    def changes_with(name):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        before = code_fingerprint()
+        path.write_text("changed")
+        return code_fingerprint() != before
+
+    learning = ["dqs.py", "diffusion/box.py", "envs/bandit.py", "inspection/metrics.py", "inspection/evaluation.py"]
+    others = ["version.py", "inspection/plotting.py", "inspection/callbacks.py", "gpu/graphed.py", "zoo/forward.py"]
+    assert all(changes_with(f"sb3_dqs/{name}") for name in learning)
+    assert not any(changes_with(f"sb3_dqs/{name}") for name in others)
 
 
 def test_a_run_is_done_once_and_its_result_tells_how(tier_path, tmp_path):
@@ -191,6 +261,53 @@ def test_evaluation_does_not_touch_the_course_of_training(tmp_path):
     last = [trained(run)["records"][-1] for run in (often, seldom)]
     assert last[0]["deterministic"] == last[1]["deterministic"]
     assert last[0]["stochastic"] == last[1]["stochastic"]
+
+
+class StartTellsReturn(gym.Env):
+    """One step, whose reward is the number that the start was drawn as, whatever the action."""
+
+    observation_space = spaces.Box(0.0, 1.0, (1,))
+    action_space = spaces.Box(-1.0, 1.0, (1,))
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.start = self.np_random.random()
+        return np.array([self.start], np.float32), {}
+
+    def step(self, action):
+        return np.array([self.start], np.float32), self.start, True, False, {}
+
+
+def test_deterministic_and_sampled_episodes_start_from_the_same_states(tmp_path, monkeypatch):
+    gym.register("StartTellsReturn-v0", StartTellsReturn)
+    environments = {"Start": {"id": "StartTellsReturn-v0", "steps": 80}}
+    tier = write_tier(tmp_path / "start.yml", environments=environments)
+    results = [trained(only_run(tier, algorithm, "Start")) for algorithm in ("dqs", "sac")]
+    gym.registry.pop("StartTellsReturn-v0")
+    for result in results:
+        assert result["run"]["protocol"] == 2
+        for record in result["records"]:
+            # three and four episodes of different starts, the same ones at every evaluation and for every algorithm
+            starts = [gym.utils.seeding.np_random(record["start_seed"] + i)[0].random() for i in range(4)]
+            assert record["deterministic"] == pytest.approx(starts[:3], abs=1e-4)
+            assert record["stochastic"] == pytest.approx(starts, abs=1e-4)
+
+
+def test_other_numbers_of_candidates_are_tried_once_at_the_end(tmp_path, monkeypatch):
+    tried = []
+
+    def returns_by_candidates(model, envs, seed):
+        tried.append((model.num_timesteps, len(envs), seed))
+        return {"return, best of 8": 1.5}
+
+    monkeypatch.setattr(benchmarks.train, "returns_by_candidates", returns_by_candidates)
+    assert "return, best of 8" not in trained(only_run(write_tier(tmp_path / "without.yml")))["measures"]
+    assert tried == []
+    evaluation = {**TIER["evaluation"], "deterministic_forms": True}
+    result = trained(only_run(write_tier(tmp_path / "with.yml", evaluation=evaluation)))
+    assert result["measures"]["return, best of 8"] == 1.5
+    # from the states that the deterministic episodes start from
+    assert tried == [(80, 3, result["records"][-1]["start_seed"])]
 
 
 def test_an_interrupted_run_goes_on_where_it_stopped(tier_path, tmp_path, monkeypatch):
@@ -264,13 +381,61 @@ def test_a_renamed_result_is_refused(tier_path, tmp_path):
 
 
 def test_static_targets_are_measured_and_refuse_settings_without_meaning(tier_path, tmp_path):
-    tier = write_tier(
-        tmp_path / "static.yml", algorithms={"value": {"class": "DQS", "settings": {"score_estimator": "value"}}}
-    )
+    settings = {"component_kwargs": {"diffusion": {"score_estimator": "value"}}}
+    tier = write_tier(tmp_path / "static.yml", algorithms={"value": {"class": "DQS", "settings": settings}})
     result = trained(only_run(tier, "value", "ring"))
     assert set(result["measures"]) == {"mmd", "sliced_w2", "total_variation", "seconds", "cpu_seconds"}
-    with pytest.raises(ValueError, match="policy_kwargs"):
+    with pytest.raises(ValueError, match="learning_starts"):
         trained(only_run(load_tier(str(tier_path)), "dqs", "ring"))
+
+
+def finished(run, hours, continued_at=(), seconds=0.0):
+    """A result that took so long."""
+    return {
+        "key": run.key,
+        "run": run.__dict__,
+        "records": [{"seconds": seconds}],
+        "continued_at": list(continued_at),
+        "started": "2026-01-01T00:00:00+00:00",
+        "finished": f"2026-01-01T{hours:02d}:00:00+00:00",
+    }
+
+
+def test_the_outlook_is_that_of_finished_runs_of_the_same_algorithm_and_environment(tmp_path):
+    seeds = list(range(10))
+    runs = write_tier(tmp_path / "tiny.yml", seeds=seeds).select(environments=["MultiGoal"])
+    longer = {"MultiGoal": {**TIER["environments"]["MultiGoal"], "steps": 160}}
+    former = write_tier(tmp_path / "former.yml", seeds=seeds, environments=longer)
+    store = Store(tmp_path / "results")
+    assert outlook(runs, store, 2) == (
+        "20 runs left; no estimate for 20 of them, without a finished run to judge by: "
+        "dqs in MultiGoal (10), sac in MultiGoal (10)"
+    )
+    # 80 steps in 2, 4 and 6 hours; the second was interrupted, so the clock of its training counts; the third, of
+    # another number of steps, took 12
+    dqs = only_run(load_tier(str(tmp_path / "tiny.yml")), "dqs")
+    store.save(dqs, finished(dqs, 2))
+    (second,) = [run for run in runs if (run.algorithm, run.seed) == ("dqs", 1)]
+    store.save(second, finished(second, 23, continued_at=[40], seconds=4 * 3600.0))
+    store.save(only_run(former, "dqs"), finished(only_run(former, "dqs"), 12))
+    left = [run for run in runs if store.load(run) is None]
+    assert outlook(left, store, 2) == (
+        "18 runs left; about 32.0 hours of one process, 16.0 with 2 at a time; "
+        "no estimate for 10 of them, without a finished run to judge by: sac in MultiGoal (10)"
+    )
+
+
+def test_the_runner_tells_what_is_left_before_it_starts(tier_path, tmp_path, capsys):
+    arguments = [str(tier_path), "--environments", "MultiGoal", "--algorithms", "dqs", "--jobs", "1"]
+    arguments += ["--output", str(tmp_path / "results"), "--seeds"]
+    assert main([*arguments, "0"]) == 0
+    assert "1 runs left; no estimate" in capsys.readouterr().out
+    assert main([*arguments, "0", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "2 runs, 1 of them done" in out
+    assert "1 runs left; about 0.0 hours of one process, 0.0 with 1 at a time\n" in out
+    assert main([*arguments, "0", "1"]) == 0
+    assert "left" not in capsys.readouterr().out
 
 
 def test_failures_are_reported_and_do_not_stop_the_others(tier_path, tmp_path, capsys):

@@ -1,37 +1,35 @@
 """Does the benchmark of speed count and time what it says?"""
 
+import copy
 from types import SimpleNamespace
 
 import pytest
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.speed import N_UPDATES, RandomEnv, Stopwatch, measured_rounds, multiplications, prepared
+from benchmarks.shapes import RandomEnv
+from benchmarks.speed import (
+    ALGORITHMS,
+    N_UPDATES,
+    ON_A_GPU,
+    PAPER,
+    PAPER_ON_A_GPU,
+    Stopwatch,
+    measured_rounds,
+    multiplications,
+    prepared,
+    timed_update,
+)
 from sb3_dqs import DQS
-from sb3_dqs.diffusion import estimators
 
 
 @pytest.mark.parametrize("n_actions", [1, 6, 38])
 @pytest.mark.parametrize("settings", [{}, {"n_score_samples": 64, "n_diffusion_steps": 8}])
-def test_count_of_multiplications_is_that_of_the_matrix_products(n_actions, settings, monkeypatch):
-    # autograd, as on a GPU: its products are what the counter of torch knows, whatever critic is the smaller one
-    def value_and_gradient(q_fn, actions):
-        return estimators._value_and_gradient_by_autograd(q_fn, actions)
-
-    monkeypatch.setattr(estimators.SmallestOutput, "value_and_gradient", value_and_gradient)
-    model = prepared((DQS, {"policy_delay": 3, **settings}), RandomEnv(17, n_actions), "cpu", width=32, batch_size=64)
+def test_count_of_multiplications_is_that_of_the_matrix_products(n_actions, settings):
+    settings = {"n_score_samples": 8, "n_diffusion_steps": 5, "actor_batch_size": 48, "policy_delay": 3, **settings}
+    model = prepared((DQS, settings), RandomEnv(17, n_actions), "cpu", width=32, batch_size=64)
     with FlopCounterMode(display=False) as counter:
         model.train(3, 64)
-    counted = multiplications(
-        n_actions=n_actions,
-        n_score_samples=settings.get("n_score_samples", 8),
-        n_diffusion_steps=settings.get("n_diffusion_steps", 5),
-        batch_size=64,
-        width=32,
-        n_observations=17,
-        actor_batch_size=64,
-        policy_delay=3,
-        is_gpu=True,
-    )
+    counted = multiplications(n_actions=n_actions, batch_size=64, width=32, n_observations=17, **settings)
     # a multiplication and an addition are two operations
     assert counted == pytest.approx(counter.get_total_flops() / 2 / 3, rel=0.01)
 
@@ -42,6 +40,42 @@ def test_prepared_models_have_random_transitions_and_some_updates():
     assert model._n_updates == N_UPDATES
     assert len(model.critic.q_networks) == 3
     assert model.actor.net_arch == [8, 8]
+
+
+VARIANTS = {**ALGORITHMS, **PAPER, **ON_A_GPU, **PAPER_ON_A_GPU}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_settings_of_every_row_are_taken(name):
+    algorithm, settings = VARIANTS[name]
+    model = algorithm("MlpPolicy", RandomEnv(3, 2), device="cpu", buffer_size=10, **copy.deepcopy(settings))
+    for setting in ("n_score_samples", "actor_batch_size", "n_diffusion_steps", "policy_delay", "replay_buffer_class"):
+        if setting in settings:
+            assert getattr(model, setting) == settings[setting]
+
+
+def test_sac_with_fused_adam_stands_beside_sac():
+    def is_fused(name):
+        algorithm, settings = ALGORITHMS[name]
+        model = algorithm("MlpPolicy", RandomEnv(3, 2), device="cpu", buffer_size=10, **copy.deepcopy(settings))
+        return [bool(optimizer.param_groups[0]["fused"]) for optimizer in (model.actor.optimizer, model.critic.optimizer)]
+
+    assert is_fused("SAC") == [False, False]
+    assert is_fused("SAC, fused Adam") == is_fused("DQS") == [True, True]
+
+
+def test_every_part_of_an_update_is_timed():
+    seconds = timed_update("DQS", "cpu")()
+    assert set(seconds) == {
+        "replay sampling",
+        "next actions",
+        "critic step",
+        "score target",
+        "actor step",
+        "optimiser",
+        "rest",
+    }
+    assert min(seconds.values()) > 0
 
 
 def clock_of(monkeypatch, *readings):

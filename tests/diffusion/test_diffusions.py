@@ -23,16 +23,17 @@ def trained(diffusion, log_density, action_dim, n_updates, n_rows, learning_rate
     for update in range(n_updates):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * (1 - update / n_updates)
-        n_on_policy = int(diffusion.ON_POLICY_SHARE * n_rows)
+        n_on_policy = n_rows // 2 if isinstance(diffusion, BoxDiffusion) else 0
         with th.no_grad():
             on_policy = diffusion.sample_actions(features[:n_on_policy], th.randn(n_on_policy, action_dim))
         actions = th.cat([on_policy, 2 * th.rand(n_rows - n_on_policy, action_dim) - 1])
-        regression = diffusion.regress(features, actions, n_on_policy, q_fn, th.tensor(1.0))
+        counts = [n_on_policy] if isinstance(diffusion, BoxDiffusion) else []
+        regression = diffusion.regress(features, actions, *counts, q_fn, th.tensor(1.0), diffusion.draw_noise(actions))
         optimizer.zero_grad()
         regression.loss.backward()
         optimizer.step()
-        if regression.entropy is not None and update >= n_updates * 3 // 4:
-            entropies.append(regression.entropy.item() / action_dim)
+        if "entropy" in regression.measures and update >= n_updates * 3 // 4:
+            entropies.append(regression.measures["entropy"].item())
     return np.array(entropies)
 
 
@@ -40,7 +41,7 @@ def trained(diffusion, log_density, action_dim, n_updates, n_rows, learning_rate
 def test_box_samples_the_law_and_knows_its_entropy_at_the_default_number_of_samples(log_density, action_dim):
     th.manual_seed(0)
     # enough steps that the error left is that of the training
-    diffusion = BoxDiffusion(1, action_dim, [64, 64], nn.ReLU, n_diffusion_steps=12)
+    diffusion = BoxDiffusion(1, action_dim, [64, 64], nn.ReLU, n_diffusion_steps=12, n_score_samples=8)
     entropies = trained(diffusion, log_density, action_dim, n_updates=1_500, n_rows=64)
     exact = truth.smoothed_entropy(log_density, diffusion.sigma_min)
     with th.no_grad():
@@ -67,7 +68,7 @@ def test_paper_samples_a_gaussian_law_on_the_whole_line():
     diffusion = PaperDiffusion(1, 1, [64, 64], nn.ReLU, n_diffusion_steps=100, n_score_samples=64, sigma_min=1e-2)
     trained(diffusion, truth.gaussian, 1, n_updates=800, n_rows=64)
     with th.no_grad():
-        samples = diffusion.sample_actions(th.zeros(5_000, 1), th.randn(5_000, 1)).atanh()
+        samples = diffusion.sample_actions(th.zeros(5_000, 1), th.randn(5_000, 1), th.randn(100, 5_000, 1)).atanh()
     print(f"\npaper: mean {samples.mean():.3f} (0.2), sd {samples.std():.3f} (0.3)")
     assert abs(samples.mean() - 0.2) < 0.05
     assert abs(samples.std() - 0.3) < 0.05
@@ -75,20 +76,21 @@ def test_paper_samples_a_gaussian_law_on_the_whole_line():
 
 def test_paper_without_step_noise_is_the_published_evaluation_mode():
     th.manual_seed(0)
-    diffusion = PaperDiffusion(1, 2, [8], nn.ReLU, n_diffusion_steps=10)
-    features, start_noise = th.zeros(3, 1), th.randn(3, 2)
-    first = diffusion.sample_actions(features, start_noise, deterministic=True)
-    assert th.equal(first, diffusion.sample_actions(features, start_noise, deterministic=True))
-    assert not th.equal(first, diffusion.sample_actions(features, start_noise))
+    diffusion = PaperDiffusion(1, 2, [8], nn.ReLU, n_diffusion_steps=10, n_score_samples=2)
+    features, start_noise, step_noise = th.zeros(3, 1), th.randn(3, 2), th.randn(10, 3, 2)
+    first = diffusion.sample_actions(features, start_noise)
+    assert th.equal(first, diffusion.sample_actions(features, start_noise))
+    assert th.allclose(first, diffusion.sample_actions(features, start_noise, 0 * step_noise))
+    assert not th.equal(first, diffusion.sample_actions(features, start_noise, step_noise))
 
 
 @pytest.mark.parametrize(("squash", "expected"), [("tanh", math.tanh), ("clip", lambda x: max(-1.0, min(1.0, x)))])
 def test_paper_brings_samples_into_the_box_by_tanh_or_clipping(squash, expected):
-    diffusion = PaperDiffusion(1, 1, [], nn.ReLU, n_diffusion_steps=4, squash=squash)
+    diffusion = PaperDiffusion(1, 1, [], nn.ReLU, n_diffusion_steps=4, n_score_samples=2, squash=squash)
     for parameter in diffusion.parameters():
         parameter.data.zero_()
     # a zero score leaves the start noise as it is; sigma(1) = 1 to 1e-10
-    action = diffusion.sample_actions(th.zeros(1, 1), th.tensor([[0.6]]), deterministic=True)
+    action = diffusion.sample_actions(th.zeros(1, 1), th.tensor([[0.6]]))
     assert action.item() == pytest.approx(expected(0.6), abs=1e-6)
 
 
@@ -96,9 +98,10 @@ def test_loss_weight_offset_of_the_paper_reaches_the_loss():
     losses = []
     for offset in (0.0, 1.0):
         th.manual_seed(0)
-        diffusion = PaperDiffusion(1, 1, [8], nn.ReLU, n_score_samples=4, loss_weight_offset=offset)
+        diffusion = PaperDiffusion(1, 1, [8], nn.ReLU, n_diffusion_steps=4, n_score_samples=4, loss_weight_offset=offset)
         actions = th.zeros(16, 1)
-        losses.append(diffusion.regress(th.zeros(16, 1), actions, 0, truth.product_q_fn(truth.linear), th.tensor(1.0)).loss)
+        noise, q_fn = diffusion.draw_noise(actions), truth.product_q_fn(truth.linear)
+        losses.append(diffusion.regress(th.zeros(16, 1), actions, q_fn, th.tensor(1.0), noise).loss)
     assert losses[1] > losses[0]
 
 
@@ -110,9 +113,48 @@ def test_noise_range_of_the_box_reaches_grid_and_regression(monkeypatch):
         return estimators.box_posterior_mean(q_fn, noisy_actions, sigma, *arguments)
 
     monkeypatch.setattr(box, "box_posterior_mean", recorded)
-    diffusion = BoxDiffusion(1, 1, [8], nn.ReLU, n_diffusion_steps=4, sigma_min=0.1, sigma_max=2.0)
+    diffusion = BoxDiffusion(1, 1, [8], nn.ReLU, n_diffusion_steps=4, n_score_samples=8, sigma_min=0.1, sigma_max=2.0)
     assert (diffusion.sigmas[0], diffusion.sigmas[-1], len(diffusion.sigmas)) == (2.0, 0.1, 4)
-    diffusion.regress(th.zeros(64, 1), th.zeros(64, 1), 32, truth.product_q_fn(truth.linear), th.tensor(1.0))
+    noise, q_fn = diffusion.draw_noise(th.zeros(64, 1)), truth.product_q_fn(truth.linear)
+    diffusion.regress(th.zeros(64, 1), th.zeros(64, 1), 32, q_fn, th.tensor(1.0), noise)
     # 32 strata of ln sigma: the ends are met within one of them
     assert 0.1 <= seen[0].min() < 0.1 * 20 ** (1 / 32)
     assert 2.0 >= seen[0].max() > 2.0 / 20 ** (1 / 32)
+
+
+def test_same_noise_gives_the_same_regression():
+    th.manual_seed(0)
+    diffusion = BoxDiffusion(1, 2, [8], nn.ReLU, n_diffusion_steps=4, n_score_samples=8)
+    arguments = (th.zeros(16, 1), th.zeros(16, 2), 8, truth.product_q_fn(truth.linear), th.tensor(1.0))
+    noise = diffusion.draw_noise(arguments[1])
+    first, again = (diffusion.regress(*arguments, noise) for _ in range(2))
+    assert first.loss == again.loss
+    assert first.measures == again.measures
+    assert first.loss != diffusion.regress(*arguments, diffusion.draw_noise(arguments[1])).loss
+
+
+def test_measured_spread_of_q_is_its_standard_deviation_over_uniform_actions():
+    # Q = 3 (a_1 + a_2): variance 2 * 9 / 3 over uniform actions on the box. The policy's own actions lie elsewhere.
+    th.manual_seed(0)
+    diffusion = BoxDiffusion(1, 2, [8], nn.ReLU, n_diffusion_steps=4, n_score_samples=8)
+    actions = th.full((64, 2), 0.8)
+    spreads = [
+        diffusion.regress(
+            th.zeros(64, 1), actions, 32, truth.product_q_fn(truth.linear), th.tensor(1.0), diffusion.draw_noise(actions)
+        ).measures["q_spread"]
+        for _ in range(400)
+    ]
+    # 25,600 pairs: the relative standard error of their mean square is below 0.01
+    assert th.stack(spreads).square().mean().sqrt().item() == pytest.approx(6**0.5, rel=0.02)
+
+
+@pytest.mark.parametrize("make", [BoxDiffusion, PaperDiffusion])
+def test_callback_sees_what_each_network_pass_is_given(make):
+    th.manual_seed(0)
+    diffusion = make(1, 2, [8], nn.ReLU, n_diffusion_steps=4, n_score_samples=8)
+    start_noise, passes = th.randn(5, 2), []
+    with th.no_grad():
+        diffusion.sample_actions(th.zeros(5, 1), start_noise, callback=lambda x: passes.append(x.clone()))
+    assert [x.shape for x in passes] == [(5, 2)] * 4
+    scale = diffusion.sigma_max if make is BoxDiffusion else 1.0
+    th.testing.assert_close(passes[0], scale * start_noise)

@@ -61,7 +61,7 @@ def boltzmann_estimates(log_density, action_dim, n_samples=8):
         signs = th.where(th.rand(noisy[level].shape, generator=generator) < 0.5, -1.0, 1.0).double()
         sigmas = sigma_of_level.expand(N_REPEATS, 1)
         denoised = denoise(noisy[level], sigma_of_level.item())
-        guides.append(denoiser_guide(lambda x, s: denoise(x, s[0].item()), denoised, noisy[level], sigmas, signs))
+        guides.append(denoiser_guide(lambda x, s: denoise(x, s[0].item()), denoised, noisy[level], sigmas, signs, 1.5, 1e-3))
     estimates = []
     for i in range(N_REPEATS):
         uniforms = th.rand((n_samples // 2, N_LEVELS, action_dim), dtype=th.float64, generator=generator)

@@ -3,7 +3,7 @@
 import pytest
 import torch as th
 
-from sb3_dqs.diffusion.box import GUIDE_WIDENING, denoiser_guide
+from sb3_dqs.diffusion.box import denoiser_guide
 from tests import truth
 
 
@@ -12,7 +12,15 @@ def guide_at(log_density, noisy_actions, sigma):
     noisy = th.tensor([noisy_actions], dtype=th.float64)
     sigmas = th.full((1, 1), sigma, dtype=th.float64)
     denoised = denoise(noisy, sigma)
-    return denoiser_guide(lambda x, s: denoise(x, s[0].item()), denoised, noisy, sigmas, th.ones_like(noisy))
+    return denoiser_guide(
+        lambda x, s: denoise(x, s[0].item()),
+        denoised,
+        noisy,
+        sigmas,
+        th.ones_like(noisy),
+        widening=1.5,
+        min_relative_variance=1e-3,
+    )
 
 
 def test_guide_of_a_gaussian_has_its_posterior_mean_and_widened_variance():
@@ -22,7 +30,7 @@ def test_guide_of_a_gaussian_has_its_posterior_mean_and_widened_variance():
     guide = guide_at(narrow, [0.3, 0.0], 0.2)
     # posterior of N(0.1, 0.01) at sigma^2 = 0.04: mean (0.01 x + 0.04 * 0.1) / 0.05, variance 0.0004 / 0.05
     assert guide.mean.flatten().tolist() == pytest.approx([0.14, 0.08], abs=1e-3)
-    assert guide.sigma.item() == pytest.approx((GUIDE_WIDENING * 0.008) ** 0.5, rel=0.01)
+    assert guide.sigma.item() == pytest.approx((1.5 * 0.008) ** 0.5, rel=0.01)
 
 
 def test_guide_between_two_peaks_covers_both():

@@ -2,13 +2,17 @@
 
 import math
 
-import pytest
 import torch as th
 from scipy import stats
 from torch import nn
 
-from sb3_dqs.diffusion import estimators
-from sb3_dqs.diffusion.networks import PreconditionedDenoiser, ScoreNetwork, SmallestOutput, condition_on_first_input, mlp
+from sb3_dqs.diffusion.networks import (
+    PreconditionedDenoiser,
+    RunningNormalization,
+    ScoreNetwork,
+    condition_on_first_input,
+    mlp,
+)
 
 
 def denoiser(**kwargs):
@@ -30,56 +34,6 @@ def test_network_without_hidden_layers_is_linear_and_can_be_conditioned():
     features, actions = th.randn(4, 3), th.randn(7, 4, 2)
     expected = network(th.cat([features.expand(7, 4, 3), actions], dim=-1))
     assert th.allclose(condition_on_first_input(network, features)(actions), expected, atol=1e-6)
-
-
-@pytest.mark.parametrize("activation_fn", [nn.ReLU, nn.Tanh, nn.ELU], ids=["relu", "tanh", "elu"])
-@pytest.mark.parametrize("net_arch", [[], [8], [8, 8]], ids=["linear", "one", "two"])
-def test_gradient_through_the_network_of_the_smallest_output_is_that_of_autograd(net_arch, activation_fn):
-    th.manual_seed(0)
-    networks = [mlp(3 + 2, 1, net_arch, activation_fn).double() for _ in range(3)]
-    features, actions = th.randn(6, 3).double(), th.randn(10, 6, 2).double().requires_grad_(True)
-    smallest_output = SmallestOutput(networks, features)
-    inputs = th.cat([features.expand(10, 6, 3), actions], dim=-1)
-    expected = th.cat([network(inputs) for network in networks], dim=-1).amin(dim=-1)
-    (expected_gradient,) = th.autograd.grad(expected.sum(), actions)
-    value, gradient = smallest_output.value_and_gradient(actions.detach())
-    th.testing.assert_close(smallest_output(actions), expected)
-    th.testing.assert_close(value, expected.detach())
-    th.testing.assert_close(gradient, expected_gradient)
-    assert not value.requires_grad
-    assert not gradient.requires_grad
-    assert all(parameter.grad is None for network in networks for parameter in network.parameters())
-
-
-@pytest.mark.parametrize("rows_at_once", [1, 24, 10_000])
-def test_smallest_output_goes_through_the_critic_in_bounded_parts(rows_at_once, monkeypatch):
-    monkeypatch.setattr(estimators, "MAX_CRITIC_ROWS", rows_at_once)
-    th.manual_seed(0)
-    smallest_output = SmallestOutput([mlp(3 + 2, 1, [8], nn.ReLU) for _ in range(2)], th.randn(6, 3))
-    n_rows = []
-    whole = smallest_output.value_and_gradient
-
-    def recorded(actions):
-        n_rows.append(actions.shape[0] * actions.shape[1])
-        return whole(actions)
-
-    monkeypatch.setattr(smallest_output, "value_and_gradient", recorded)
-    actions = th.rand(10, 6, 2)
-    found = estimators._q_values_and_gradients(smallest_output, actions)
-    # a part is never less than one action per row of the batch
-    assert max(n_rows) <= max(rows_at_once, 6)
-    assert sum(n_rows) == 60
-    for part, expected in zip(found, whole(actions), strict=True):
-        th.testing.assert_close(part, expected)
-
-
-def test_gradient_of_the_smallest_output_passes_layer_norm():
-    th.manual_seed(0)
-    network = nn.Sequential(nn.Linear(5, 8), nn.LayerNorm(8), nn.ReLU(), nn.Linear(8, 1)).double()
-    features, actions = th.randn(6, 3).double(), th.randn(10, 6, 2).double().requires_grad_(True)
-    expected = network(th.cat([features.expand(10, 6, 3), actions], dim=-1)).sum()
-    (expected_gradient,) = th.autograd.grad(expected, actions)
-    th.testing.assert_close(SmallestOutput([network], features).value_and_gradient(actions.detach())[1], expected_gradient)
 
 
 def test_denoiser_at_the_levels_of_a_sampler_equals_the_denoiser():
@@ -133,3 +87,41 @@ def test_score_network_reads_time_noisy_actions_features_and_temperature():
     assert not th.allclose(model.condition(features, temperature + 1)(noisy_actions, time), reference)
     assert not th.allclose(model.condition(features, temperature)(noisy_actions + 1, time), reference)
     assert not th.allclose(model.condition(features, temperature)(noisy_actions, time + 0.1), reference)
+
+
+def test_normalised_features_have_the_moments_of_all_batches_so_far():
+    # batches of another mean each: by hand, the moments of all rows together
+    batches = [th.tensor([[1.0], [3.0]]), th.tensor([[5.0], [7.0]]), th.tensor([[9.0], [11.0]])]
+    normalization = RunningNormalization(1)
+    for batch in batches:
+        normalization.observe(batch)
+    # of 1, 3, 5, 7, 9, 11: mean 6, variance 35 / 3
+    assert math.isclose(normalization.mean.item(), 6.0)
+    assert math.isclose(normalization.variance.item(), 35 / 3)
+    expected = (8.0 - 6.0) / math.sqrt(35 / 3)
+    assert math.isclose(normalization(th.tensor([[8.0]])).item(), expected, rel_tol=1e-5)
+
+
+def test_normalisation_forgets_features_that_have_moved():
+    normalization = RunningNormalization(1, min_rate=0.1)
+    for _ in range(100):
+        normalization.observe(th.tensor([[0.0], [0.0]]))
+    for _ in range(10):
+        normalization.observe(th.tensor([[1.0], [1.0]]))
+    # ten steps of a tenth of the way
+    assert math.isclose(normalization.mean.item(), 1 - 0.9**10, rel_tol=1e-6)
+
+
+def test_normalised_features_ignore_shift_and_scale_and_stay_finite_where_they_were_constant():
+    th.manual_seed(0)
+    features = th.randn(64, 2)
+    normalised = []
+    for scaled in (features, 1e4 + 50 * features):
+        normalization = RunningNormalization(2)
+        normalization.observe(scaled)
+        normalised.append(normalization(scaled))
+    th.testing.assert_close(*normalised, atol=1e-2, rtol=0.0)
+    constant = RunningNormalization(1)
+    constant.observe(th.ones(8, 1))
+    # clipped at 10 standard deviations
+    assert constant(th.tensor([[1.0], [2.0], [-1e30]])).flatten().tolist() == [0.0, 10.0, -10.0]

@@ -73,5 +73,14 @@ def test_log_density_of_the_truncated_normal_differs_by_the_documented_constant(
     np.testing.assert_allclose(found.flatten() - np.log(2 * np.pi) / 2, expected, atol=1e-9)
 
 
-def test_a_uniform_draw_of_zero_stays_near_the_mean_and_not_at_the_far_wall():
-    assert abs(law(-0.5, 0.02, th.float32).sample(th.zeros(1, 1, 1)).item() + 0.5) < 0.02 * 6
+@pytest.mark.parametrize("mean", [-0.5, 0.5])
+@pytest.mark.parametrize("draw", [0.0, 1.0])
+def test_uniform_draws_of_zero_and_one_stay_near_the_mean_and_not_at_a_wall(draw, mean):
+    # the mirror image of a draw of 0 is 1; a normal draw in float32 lies within 6 sigma
+    assert abs(law(mean, 0.02, th.float32).sample(th.full((1, 1, 1), draw)).item() - mean) < 0.02 * 6
+
+
+def test_antithetic_proposals_of_a_draw_of_zero_are_on_both_sides_of_the_mean():
+    proposals = law(0.0, 0.02, th.float32).sample(antithetic_uniforms(th.zeros(1, 1, 1))).flatten()
+    assert proposals.abs().max() < 0.02 * 6
+    assert proposals.prod() < 0

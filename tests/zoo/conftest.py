@@ -1,8 +1,5 @@
 """Runs the scripts of the zoo in this process, in a folder of the test's own."""
 
-import sys
-
-import optuna
 import pytest
 
 from sb3_dqs.zoo.forward import main
@@ -14,9 +11,6 @@ TINY = ["--device", "cpu", "--num-threads", "1", "--eval-episodes", "1"]
 def zoo(tmp_path, monkeypatch):
     """``zoo("train", ...)`` is ``sb3-dqs train ...`` in an empty folder; returns the exit status."""
     monkeypatch.chdir(tmp_path)
-    # both are replaced by a run
-    monkeypatch.setattr(sys, "argv", sys.argv)
-    monkeypatch.setattr(optuna, "create_study", optuna.create_study)
 
     def run(script, *arguments):
         return main([script, *(TINY if script == "train" else []), *map(str, arguments)])

@@ -11,20 +11,17 @@ import optuna
 import pytest
 import torch as th
 import yaml
-from sqlalchemy.exc import IntegrityError
+from rl_zoo3.utils import ALGOS
 from stable_baselines3 import SAC
 from stable_baselines3.common.logger import Logger
 
-from sb3_dqs import DQS, command_line, dqs
-from sb3_dqs.zoo import storage
+from sb3_dqs import DQS, PaperDQS, command_line
 from sb3_dqs.zoo.forward import SCRIPTS, main
 from sb3_dqs.zoo.settings import settings_path
 from tests.zoo.wrappers import FirstOneDiverges
 
 PENDULUM = ("--algo", "dqs", "--env", "Pendulum-v1")
 SMALL = ("batch_size:16", "buffer_size:2000", "policy_kwargs:dict(net_arch=[16])")
-# The settings file has 32 regression points for Pendulum-v1, which a batch of 16 does not hold
-SMALL_PENDULUM = (*SMALL, "actor_batch_size:16")
 
 
 def saved_model(folder, run=1, algo="dqs", cls=DQS):
@@ -59,6 +56,19 @@ def test_train_enjoy_and_plots(zoo, capfd):
     assert (zoo.folder / "scores.svg").is_file()
 
 
+def test_published_algorithm_trains_with_its_own_settings_and_is_shown(zoo, capfd):
+    paper = ("--algo", "dqs_paper", "--env", "Pendulum-v1")
+    cheap = ("n_score_samples:4", "n_diffusion_steps:3", "actor_batch_size:16")
+    assert zoo("train", *paper, "-n", 110, "--eval-freq", -1, "-params", *SMALL, *cheap) == 0
+    assert str(settings_path("dqs_paper")) in capfd.readouterr().out
+    model = saved_model(zoo.folder, algo="dqs_paper", cls=PaperDQS)
+    # what its settings file says of Pendulum-v1, and the published temperature, which only its signature says
+    assert (model.learning_starts, model.temperature) == (100, 0.05)
+    assert model._n_updates == 10
+    assert zoo("enjoy", *paper, "--no-render", "-n", 201, "--device", "cpu") == 0
+    assert "Mean reward" in capfd.readouterr().out
+
+
 def test_settings_of_the_user_win(zoo, capfd):
     (zoo.folder / "mine.yml").write_text("Pendulum-v1: {n_timesteps: 30, policy: MlpPolicy, tau: 0.123, buffer_size: 100}\n")
     assert zoo("train", *PENDULUM, "-conf", "mine.yml", "--eval-freq", -1) == 0
@@ -67,7 +77,7 @@ def test_settings_of_the_user_win(zoo, capfd):
 
 
 def test_continuing_starts_from_the_saved_model_and_its_buffer(zoo):
-    arguments = ("--eval-freq", -1, "--save-replay-buffer", "-params", *SMALL_PENDULUM)
+    arguments = ("--eval-freq", -1, "--save-replay-buffer", "-params", *SMALL)
     assert zoo("train", *PENDULUM, "-n", 200, *arguments) == 0
     assert zoo("train", *PENDULUM, "-n", 150, "-i", "logs/dqs/Pendulum-v1_1/Pendulum-v1.zip", *arguments) == 0
     first, second = saved_model(zoo.folder), saved_model(zoo.folder, run=2)
@@ -82,7 +92,7 @@ def test_continuing_starts_from_the_saved_model_and_its_buffer(zoo):
 
 def test_updates_after_loading_are_those_of_the_model_that_was_not_interrupted(zoo):
     # What is left is randomness outside of zip and buffer: the generators' states and the episode that was running
-    assert zoo("train", *PENDULUM, "-n", 160, "--eval-freq", -1, "--save-replay-buffer", "-params", *SMALL_PENDULUM) == 0
+    assert zoo("train", *PENDULUM, "-n", 160, "--eval-freq", -1, "--save-replay-buffer", "-params", *SMALL) == 0
     run = zoo.folder / "logs/dqs/Pendulum-v1_1"
     uninterrupted = DQS.load(run / "Pendulum-v1.zip", device="cpu")
     uninterrupted.load_replay_buffer(run / "replay_buffer.pkl")
@@ -111,7 +121,7 @@ def test_updates_after_loading_are_those_of_the_model_that_was_not_interrupted(z
 
 def test_checkpoints_keep_the_buffer_and_the_normalisation(zoo):
     arguments = ("--eval-freq", -1, "--save-freq", 60, "--save-replay-buffer")
-    assert zoo("train", *PENDULUM, "-n", 150, *arguments, "-params", *SMALL_PENDULUM, "normalize:True") == 0
+    assert zoo("train", *PENDULUM, "-n", 150, *arguments, "-params", *SMALL, "normalize:True") == 0
     run = zoo.folder / "logs/dqs/Pendulum-v1_1"
     assert {path.name for path in run.glob("rl_model_*")} == {"rl_model_60_steps.zip", "rl_model_120_steps.zip"}
     assert (run / "Pendulum-v1/vecnormalize.pkl").is_file()
@@ -139,7 +149,7 @@ def test_study_of_several_trials_and_training_with_one_of_them(zoo, capfd):
     assert len(states) == 3
     assert states[0] == "PRUNED"
     assert "COMPLETE" in states
-    assert "is not finite at update" in capfd.readouterr().out
+    assert "reward of environment 0 is not finite" in capfd.readouterr().out
     assert all(trial.user_attrs["n_timesteps"] == 130 for trial in study.trials)
 
     # trial 0 too, which the zoo itself takes for no trial
@@ -151,7 +161,8 @@ def test_study_of_several_trials_and_training_with_one_of_them(zoo, capfd):
         assert model.learning_rate.val == settings["learning_rate"] == params["learning_rate"]
         assert model.n_score_samples == settings["n_score_samples"] == 2 ** params["n_score_samples_pow"]
         assert model.actor_batch_size == settings["actor_batch_size"] == 2 ** params["actor_batch_size_pow"]
-        assert model.score_estimator == settings["score_estimator"] == params["score_estimator"]
+        correlation_time = params["exploration_correlation_time"]
+        assert model.exploration_correlation_time == settings["exploration_correlation_time"] == correlation_time
         assert model.temperature == settings["temperature"] == params.get("temperature", "auto")
         assert model.target_entropy == settings["target_entropy"] == params.get("target_entropy", "auto")
         assert model.tau == settings["tau"] == params["tau"]
@@ -163,45 +174,28 @@ def test_study_of_several_trials_and_training_with_one_of_them(zoo, capfd):
     assert "no study 'tinny' in logs/dqs/studies.log" in capfd.readouterr().err
 
 
-WRONG = {
-    "script": (["trian"], "did you mean 'train'?"),
-    "algorithm": (["train", "--algo", "dqz"], "did you mean 'dqs'?"),
-    "environment": (["train", "--algo", "dqs", "--env", "Pendulm-v1"], "maybe meant Pendulum-v1?"),
-    "setting": (["train", *PENDULUM, "-params", "temprature:1.0"], "did you mean 'temperature'?"),
-    "value": (["train", *PENDULUM, "-params", "temperature:-1.0"], "temperature must be a finite number > 0, got -1.0"),
-    "text": (["train", *PENDULUM, "-params", "temperature:auto"], "text needs quotes of its own"),
-    "settings file": (["train", *PENDULUM, "-conf", "nope.yml"], "nope.yml"),
-    "agent": (["enjoy", *PENDULUM], "logs/dqs folder was not found"),
-    "continued agent": (["train", *PENDULUM, "-i", "nope.zip"], "must be a valid path to a .zip file"),
-    "trial without study": (["train", *PENDULUM, "--trial-id", "1"], "--trial-id needs the --study-name"),
-    "trial without storage": (["train", "--algo", "sac", "--trial-id", "1", "--study-name", "x"], "needs the --storage"),
-    "heartbeat": (["train", *PENDULUM, "--heartbeat-interval", "0"], "--heartbeat-interval must be an integer >= 1, got 0"),
-    "grace": (["train", *PENDULUM, "--grace-period", "0"], "--grace-period must be an integer >= 1, got 0"),
-    "paper": (["train", *PENDULUM, "-optimize", "-params", "diffusion:'paper'"], "searches the settings of diffusion='box'"),
-}
-
-
-@pytest.mark.parametrize("case", list(WRONG))
-def test_wrong_argument_gets_a_message(case, zoo, capfd):
-    arguments, message = WRONG[case]
-    assert zoo(*arguments) == 2
-    error = capfd.readouterr().err
-    assert message in error
-    assert "Traceback" not in error
-
-
-def test_missing_database_driver_is_named(zoo, capfd, monkeypatch):
-    monkeypatch.setitem(sys.modules, "psycopg", None)
-    storage = ("--storage", "postgresql+psycopg://nobody@localhost/nothing", "--study-name", "x")
-    assert zoo("train", *PENDULUM, "-optimize", "-n", 10, *storage) == 2
-    assert "pip install 'sb3-dqs[postgres]'" in capfd.readouterr().err
-
-
 def test_bug_is_not_hidden(zoo, monkeypatch):
-    # without its check, the temperature goes to math.log, whose ValueError comes from a line of ours
-    monkeypatch.setattr(dqs, "check_positive", lambda *arguments: None)
-    with pytest.raises(ValueError, match=r"expected a positive input|math domain error"):
-        zoo("train", *PENDULUM, "-n", 10, "--eval-freq", -1, "-params", "temperature:-1.0")
+    def train(self, gradient_steps, batch_size):
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(DQS, "train", train)
+    with pytest.raises(ValueError, match="a bug"):
+        zoo("train", *PENDULUM, "-n", 110, "--eval-freq", -1, "-params", *SMALL)
+
+
+def test_diverging_environment_gets_a_message(zoo, capfd, monkeypatch):
+    monkeypatch.setattr(FirstOneDiverges, "n_made", FirstOneDiverges.first)
+    wrapper = "env_wrapper:'tests.zoo.wrappers.FirstOneDiverges'"
+    assert zoo("train", *PENDULUM, "-n", 110, "--eval-freq", -1, "-params", *SMALL, wrapper) == 2
+    assert "reward of environment 0 is not finite" in capfd.readouterr().err
+
+
+def test_process_is_left_as_it_was(zoo):
+    before = (sys.argv, optuna.create_study, ALGOS["dqs"])
+    assert zoo("train", *PENDULUM, "-n", 10, "--eval-freq", -1, "-params", *SMALL) == 0
+    assert zoo("enjoy", *PENDULUM, "--no-render", "-n", 5, "--device", "cpu") == 0
+    assert zoo("train", *PENDULUM, "-n", 10, "-params", "tau:2.0") == 2
+    assert (sys.argv, optuna.create_study, ALGOS["dqs"]) == before
 
 
 def test_help(capsys, monkeypatch):
@@ -232,42 +226,3 @@ def test_missing_zoo_is_named(program):
     assert "pip install 'sb3-dqs[zoo]'" in result.stderr
     if "main" in program:
         assert "Traceback" not in result.stderr
-
-
-def test_workers_that_create_the_tables_of_a_database_at_once_try_again(tmp_path, monkeypatch):
-    attempts = []
-
-    class Refused(storage.RDBStorage):
-        def __init__(self, *args, **kwargs):
-            attempts.append(1)
-            if len(attempts) < 3:
-                raise IntegrityError("CREATE TABLE", {}, Exception("already exists"))
-            super().__init__(*args, **kwargs)
-
-    monkeypatch.setattr(storage, "RDBStorage", Refused)
-    monkeypatch.setattr(storage, "TABLE_CREATION_PAUSE", 0)
-    database = storage.heartbeat_storage(f"sqlite:///{tmp_path}/study.db", heartbeat_interval=7, max_retries=0)
-    assert len(attempts) == 3
-    assert database.get_heartbeat_interval() == 7
-
-    attempts.clear()
-    monkeypatch.setattr(storage, "TABLE_CREATION_ATTEMPTS", 2)
-    with pytest.raises(IntegrityError):
-        storage.heartbeat_storage(f"sqlite:///{tmp_path}/study.db")
-
-
-def test_database_gets_a_heartbeat_and_other_storages_stay_as_they_are(zoo, monkeypatch):
-    given = []
-
-    def create_study(*args, storage=None, **kwargs):
-        given.append(storage)
-        raise KeyboardInterrupt
-
-    for url in ("sqlite:///study.db", "study.log"):
-        monkeypatch.setattr(optuna, "create_study", create_study)
-        with pytest.raises(KeyboardInterrupt):
-            zoo("train", *PENDULUM, "-n", 10, "-optimize", "--storage", url, "--grace-period", 9, "--study-name", "x")
-    database, journal = given
-    assert database.get_heartbeat_interval() == 60
-    assert database.grace_period == 9
-    assert isinstance(journal, optuna.storages.JournalStorage)

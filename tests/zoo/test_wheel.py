@@ -92,11 +92,11 @@ def test_tuning_ends_with_a_best_trial_and_it_trains_with_exactly_its_settings(c
     checked(command, "train", *agent, "-n", 200, "--eval-freq", -1, "--study-name", "fresh", "--trial-id", best, cwd=folder)
     newest = max((folder / "logs/dqs").glob("Pendulum-v1_*"), key=lambda path: int(path.name.split("_")[-1]))
     settings = yaml.unsafe_load(Path(newest / "Pendulum-v1/config.yml").read_text())
-    for name in ("learning_rate", "tau", "score_estimator", "n_diffusion_steps", "policy_delay", "train_freq"):
+    for name in ("learning_rate", "tau", "exploration_correlation_time", "n_diffusion_steps", "policy_delay", "train_freq"):
         assert str(settings[name]) == found[name], name
     for name in ("batch_size", "n_score_samples", "actor_batch_size", "n_action_candidates"):
         assert settings[name] == 2 ** int(found[f"{name}_pow"]), name
     assert settings["gamma"] == 1 - float(found["one_minus_gamma"])
     assert str(settings["temperature"]) == found.get("temperature", "auto")
     assert str(settings["target_entropy"]) == found.get("target_entropy", "auto")
-    assert str(settings["cooling_updates"]) == found.get("cooling_updates", "None")
+    assert str(settings["cooling_updates"]) == found.get("cooling_updates", "5000")

@@ -1,41 +1,25 @@
-"""Do the pictures show what they say, and does the callback log them without touching the course of training?"""
+"""Do the pictures show what they say?"""
 
 import re
 import subprocess
 import sys
 
-import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
-from sb3_dqs import DQS
-from sb3_dqs.callbacks import FigureCallback
+from sb3_dqs import DQS, DiffusionPolicy, PaperDQS
 from sb3_dqs.envs import BanditEnv, MultiGoalEnv
-from sb3_dqs.evaluation import roll_out
-from sb3_dqs.plotting import denoising_paths, plot_critic, plot_denoising_paths, plot_roll_outs, plot_training_course
+from sb3_dqs.inspection.plotting import (
+    denoising_paths,
+    plot_critic,
+    plot_denoising_paths,
+    plot_roll_outs,
+    plot_training_course,
+)
 from tests.conftest import SMALL, RandomEnv
-
-event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-
-
-def linear_critic(model, slopes):
-    """Let every Q network of the model be ``slopes @ action``, whatever the observation."""
-    features_dim = model.critic.q_networks[0][0].in_features - len(slopes)
-    for q_network in model.critic.q_networks:
-        first, last = q_network[0], q_network[-1]
-        with th.no_grad():
-            for parameter in q_network.parameters():
-                parameter.zero_()
-            # relu(z) - relu(-z) = z through every layer
-            for j, slope in enumerate(slopes):
-                first.weight[2 * j, features_dim + j], first.weight[2 * j + 1, features_dim + j] = slope, -slope
-            for layer in q_network[2:-1:2]:
-                layer.weight.copy_(th.eye(layer.out_features))
-            last.weight[0, : 2 * len(slopes)] = th.tensor([1.0, -1.0] * len(slopes))
-    return model
+from tests.inspection.models import linear_critic
 
 
 def test_critic_picture_in_one_dimension_shows_q_law_and_samples():
@@ -86,20 +70,46 @@ def test_critic_picture_of_actions_with_two_axes():
     assert np.ptp(landscape.lines[0].get_ydata()) == pytest.approx(4 * np.ptp(landscape.lines[0].get_xdata()), rel=1e-4)
 
 
-def test_denoising_paths_lead_from_noise_to_the_actions_of_the_policy(settings):
-    model = DQS("MlpPolicy", MultiGoalEnv(), seed=0, **settings)
+def test_the_picture_follows_a_temperature_that_was_just_set():
+    model = linear_critic(DQS("MlpPolicy", BanditEnv(), temperature=2.0, **SMALL), [3.0])
+    model.temperature = 1.0
+    _, law = plot_critic(model, np.zeros(1, np.float32), n_samples=20).axes
+    top = (np.exp(3) - np.exp(3 * 0.96)) / (np.exp(3) - np.exp(-3)) / 0.04
+    assert law.patches[0].get_data().values[-1] == pytest.approx(top, rel=1e-3)
+    assert "temperature 1" in law.get_title()
+
+
+class AlwaysRight(DiffusionPolicy):
+    """Always the same action, whatever the actor would do."""
+
+    def forward(self, obs, deterministic=False):
+        return th.full((len(obs), 1), 0.5)
+
+
+def test_the_picture_shows_what_the_policy_does_and_not_its_actor():
+    _, law = plot_critic(DQS(AlwaysRight, BanditEnv(), **SMALL), np.zeros(1, np.float32), n_samples=20).axes
+    sampled = law.patches[1].get_data().values
+    # all in the bin from 0.48 to 0.52
+    assert np.flatnonzero(sampled).tolist() == [37]
+    assert sampled[37] == pytest.approx(1 / 0.04)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "settings"), [(DQS, {"n_diffusion_steps": 4}), (PaperDQS, {"n_diffusion_steps": 6, "n_score_samples": 4})]
+)
+def test_denoising_paths_lead_from_noise_to_the_actions_of_the_policy(algorithm, settings):
+    model = algorithm("MlpPolicy", MultiGoalEnv(), seed=0, **SMALL, **settings)
     observation = np.array([1.0, 2.0], np.float32)
     th.manual_seed(7)
     paths = denoising_paths(model, observation, n_paths=5)
-    n_steps = settings.get("n_diffusion_steps", 5)
-    assert paths.shape == (n_steps + 1, 5, 2)
+    assert paths.shape == (settings["n_diffusion_steps"] + 1, 5, 2)
+    # noise at its largest scale, 1.5 or 1, by the same draws
+    th.manual_seed(7)
+    noise_scale = 1.5 if algorithm is DQS else 1.0
+    assert paths[0] == pytest.approx(noise_scale * th.randn(5, 2).numpy(), rel=1e-5)
     th.manual_seed(7)
     actions, _ = model.predict(np.repeat(observation[None], 5, axis=0))
     assert paths[-1] == pytest.approx(actions, abs=1e-6)
-    # recording left no trace in the model
-    sampler = model.actor.diffusion
-    network = sampler.score_network if "diffusion" in settings else sampler.denoiser
-    assert not {"condition", "condition_on_levels"} & set(vars(network))
     (axes,) = plot_denoising_paths(model, observation, n_paths=5).axes
     assert len(axes.lines) == 5 + 2
     (axes,) = plot_denoising_paths(model, observation, n_paths=5, dimensions=[1]).axes
@@ -134,66 +144,46 @@ def test_training_course_shows_what_was_logged():
     assert [list(line.get_ydata()) for line in temperature.lines] == [[2.0, 4.0, 3.0]]
     assert not entropy.lines
     assert list(sample_size.lines[0].get_ydata())[1:] == pytest.approx([5.0, 5.0 + 2 / 3])
+    # what is logged as a running mean is shown as it is
+    course = {"steps": [1, 2], "train/entropy": [0.5, 0.1], "train/q_spread": [1.0, 3.0]}
+    lines = [line for axes in plot_training_course(course).axes for line in axes.lines]
+    assert [list(line.get_ydata()) for line in lines] == [[1.0, 3.0], [0.5, 0.1]]
 
 
-def trained(tmp_path, callback):
-    model = DQS("MlpPolicy", "sb3_dqs/MultiGoal-v0", seed=0, tensorboard_log=str(tmp_path), **SMALL)
-    return model.learn(90, callback=callback, log_interval=10**9)
+NAN = np.array([np.nan], np.float32)
 
 
-def test_callback_logs_all_pictures_and_leaves_training_as_it_is(tmp_path):
-    callback = FigureCallback(40, roll_out_env="sb3_dqs/MultiGoal-v0", n_episodes=2, course_every=5)
-    model = trained(tmp_path / "with", callback)
-    plain = trained(tmp_path / "without", None)
-    for name, parameter in model.policy.state_dict().items():
-        assert th.equal(parameter, plain.policy.state_dict()[name]), name
-    events = event_accumulator.EventAccumulator(str(next((tmp_path / "with").iterdir())))
-    events.Reload()
-    for name in ("critic", "denoising", "roll_outs", "training"):
-        steps = [image.step for image in events.Images(f"figures/{name}")]
-        assert steps == [40, 80, 90], "each round at its step, though the logger itself dumps seldom"
-    assert callback.course["steps"][-1] == 90
-    assert len(callback.course["train/entropy"]) == len(callback.course["steps"])
-
-
-def test_callback_refuses_what_it_cannot_draw():
-    with pytest.raises(ValueError, match=r"every must be an integer >= 1, got 0"):
-        FigureCallback(0)
-    with pytest.raises(ValueError, match="arena"):
-        FigureCallback(1, roll_out_env="Pendulum-v1", n_episodes=1)
-
-
-def test_roll_outs_of_a_policy_repeat_and_end():
-    model = DQS("MlpPolicy", "sb3_dqs/MultiGoal-v0", seed=0, **SMALL)
-    envs = [gym.make("sb3_dqs/MultiGoal-v0") for _ in range(3)]
-    first, second = (roll_out(model, envs, seed=5, deterministic=True) for _ in range(2))
-    assert [episode.total_reward for episode in first] == [episode.total_reward for episode in second]
-    start, _ = envs[0].reset(seed=6)
-    assert first[1].observations[0].tolist() == start.tolist()
-    assert all(1 <= len(episode.observations) - 1 <= 30 for episode in first)
-    assert {"goal", "is_success"} <= set(first[0].info)
-    started = roll_out(model, envs, seed=5, deterministic=True, options={"start": (4.5, 0.0)})
-    assert all(episode.observations[0].tolist() == [4.5, 0.0] for episode in started)
-    with pytest.raises(ValueError, match="at least one environment"):
-        roll_out(model, [], seed=0, deterministic=True)
-
-
-def test_roll_outs_normalise_observations_as_in_training():
-    vec_env = VecNormalize(DummyVecEnv([lambda: gym.make("sb3_dqs/MultiGoal-v0")]), norm_reward=False)
-    model = DQS("MlpPolicy", vec_env, seed=0, **SMALL)
-    vec_env.obs_rms.mean, vec_env.obs_rms.var = np.array([2.0, 0.0]), np.array([9.0, 1.0])
-    seen = []
-    predict = model.predict
-    model.predict = lambda observations, **keywords: (seen.append(observations), predict(observations, **keywords))[1]
-    (episode,) = roll_out(model, [gym.make("sb3_dqs/MultiGoal-v0")], seed=0, deterministic=True)
-    assert seen[0][0] == pytest.approx((episode.observations[0] - [2.0, 0.0]) / [3.0, 1.0], abs=1e-4)
+@pytest.mark.parametrize(
+    ("draw", "named"),
+    [
+        (lambda model: plot_critic(model, NAN), "not finite"),
+        (
+            lambda model: plot_critic(model, np.zeros(1, np.float32), base_action=np.zeros(2)),
+            "base_action must be an action of 1",
+        ),
+        (lambda model: plot_critic(model, np.zeros(1, np.float32), base_action=NAN), r"base_action .* got array\(\[nan\]"),
+        (lambda model: plot_critic(model, np.zeros(1, np.float32), base_action=[2.0]), r"in \[-1, 1\], got \[2.0\]"),
+        (lambda model: plot_critic(model, np.zeros(2, np.float32)), "observation shape"),
+        (lambda model: plot_critic(model, np.zeros(1, np.float32), n_samples=0), "n_samples"),
+        (lambda model: plot_denoising_paths(model, NAN), "not finite; look for NaN"),
+        (lambda model: denoising_paths(model, np.zeros(1, np.float32), 0), "n_paths must be an integer >= 1"),
+        (lambda model: plot_roll_outs(MultiGoalEnv().arena, [np.zeros((3, 1))]), r"traces\[0\] .* got shape \(3, 1\)"),
+        (lambda model: plot_roll_outs(MultiGoalEnv().arena, [np.zeros((3, 2)), np.full((1, 2), np.inf)]), r"traces\[1\]"),
+        (lambda model: plot_training_course({}), "course must hold 'steps'"),
+        (lambda model: plot_training_course({"steps": [1], "train/entropy": []}), "'train/entropy'.* must have 1 values"),
+    ],
+)
+def test_what_cannot_be_drawn_is_named(draw, named):
+    model = DQS("MlpPolicy", BanditEnv(), **SMALL)
+    with pytest.raises(ValueError, match=named):
+        draw(model)
 
 
 def test_without_matplotlib_the_package_works_and_pictures_say_what_to_install():
     program = (
         "import sys; sys.modules['matplotlib'] = sys.modules['matplotlib.figure'] = None\n"
-        "import sb3_dqs.plotting\n"
-        "try:\n    sb3_dqs.plotting.plot_training_course({'steps': []})\n"
+        "import sb3_dqs.inspection.plotting\n"
+        "try:\n    sb3_dqs.inspection.plotting.plot_training_course({'steps': []})\n"
         "except ImportError as error:\n    assert 'sb3-dqs[plots]' in str(error), error\n"
         "else:\n    raise SystemExit('drawn without matplotlib')\n"
     )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch as th
 
-from sb3_dqs.metrics import (
+from sb3_dqs.inspection.metrics import (
     GoalStatistics,
     boltzmann_masses,
     draws_from_masses,
@@ -153,3 +153,46 @@ def test_mode_recovery_on_samples_and_on_masses():
     # two centres that share the square between them
     halves = mode_masses(masses, th.tensor([[-0.5, 0.0], [0.5, 0.0]]), radius=3.0)
     assert halves.tolist() == pytest.approx([0.5, 0.5])
+
+
+NAN = th.tensor([[0.1], [math.nan]])
+TWO = th.tensor([[0.1], [0.2]])
+HALVES = th.tensor([0.5, 0.5])
+
+
+@pytest.mark.parametrize(
+    ("measure", "named"),
+    [
+        (lambda: maximum_mean_discrepancy(NAN, TWO, 0.3), "samples must be at least 2 finite points"),
+        (lambda: maximum_mean_discrepancy(TWO, TWO[:1], 0.3), "reference must be at least 2 finite points"),
+        (lambda: maximum_mean_discrepancy(TWO, TWO, 0.0), "bandwidth"),
+        (lambda: sliced_wasserstein_2(TWO, NAN, th.ones(3, 1)), "reference must be"),
+        (lambda: sliced_wasserstein_2(TWO, TWO, th.zeros(3, 1)), "directions must be of length > 0"),
+        (lambda: total_variation(NAN, HALVES), "samples must be"),
+        (lambda: total_variation(2 * th.ones(3), HALVES), r"in \[-1, 1\], got 1 dimensions up to 2"),
+        (lambda: total_variation(th.ones(3, 2), HALVES), "got 2 dimensions"),
+        (lambda: total_variation(th.empty(0), HALVES), "samples must be at least 1"),
+        (lambda: total_variation(TWO, th.tensor([0.5, 0.6])), "masses must be numbers >= 0 of sum 1, got sum 1.1"),
+        (lambda: total_variation_of_exact_draws(th.tensor([1.5, -0.5]), 10), "masses"),
+        (lambda: total_variation_of_exact_draws(HALVES, 0), "n_draws"),
+        (lambda: draws_from_masses(th.tensor([math.nan, 0.5]), 3), "masses"),
+        (lambda: mode_masses(HALVES, NAN, 0.5), "centres"),
+        (lambda: mode_masses(HALVES, TWO, 0.0), "radius"),
+        (lambda: mode_shares(NAN, TWO, 0.5), "samples"),
+        (lambda: normalised_entropy(th.tensor([3, -1])), r"counts must be .* got \[3, -1\]"),
+        (lambda: goal_statistics([0.5], n_goals=2), r"got \[0\.5\]"),
+        (lambda: boltzmann_masses(lambda actions: actions[..., 0] / 0, 1.0, 1), "q_fn must be finite on the box, got -inf"),
+    ],
+)
+def test_what_cannot_be_measured_is_named(measure, named):
+    with pytest.raises(ValueError, match=named):
+        measure()
+
+
+def test_masses_at_a_tiny_temperature_are_on_the_best_bin():
+    # Q over this temperature is beyond the largest float
+    assert boltzmann_masses(lambda actions: 1e10 * actions[..., 0], 1e-300, 1, n_bins=4).tolist() == [0, 0, 0, 1]
+
+
+def test_samples_that_pass_the_wall_by_rounding_count():
+    assert total_variation(th.tensor([1.0000001, -1.0000001]), HALVES) == 0.0

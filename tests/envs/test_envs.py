@@ -226,6 +226,27 @@ def test_point_maze_ends_at_either_goal():
     env.close()
 
 
+@pytest.mark.parametrize("make", [BanditEnv, MultiGoalEnv, GaussianMixtureEnv])
+def test_actions_and_starts_that_are_not_finite_are_named(make):
+    env = make()
+    env.reset()
+    n = env.action_space.shape[0]
+    for action in (np.full(n, np.nan), np.full(n, np.inf), np.zeros(n + 1)):
+        with pytest.raises(ValueError, match=f"action must be {n} finite numbers"):
+            env.step(action)
+    option, value = ("context", np.nan) if make is BanditEnv else ("start", (0.0, np.inf))
+    with pytest.raises(ValueError, match=f"{option} must be"):
+        env.reset(options={option: value})
+
+
+@pytest.mark.parametrize("setting", ["action_cost", "goal_reward", "reward_scale", "start_noise"])
+def test_settings_of_the_arena_are_finite(setting):
+    with pytest.raises(ValueError, match=f"{setting} must be a finite number.* got nan"):
+        MultiGoalEnv(**{setting: float("nan")})
+    with pytest.raises(ValueError, match="start_noise must be >= 0"):
+        MultiGoalEnv(start_noise=-1.0)
+
+
 def test_point_maze_without_its_package_says_what_to_install():
     program = (
         "import sys; sys.modules['gymnasium_robotics'] = None\n"

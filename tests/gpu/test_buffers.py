@@ -13,7 +13,8 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from sb3_dqs import DQS
-from sb3_dqs.buffers import STORED, DeviceReplayBuffer
+from sb3_dqs.gpu import DeviceReplayBuffer
+from sb3_dqs.gpu.buffers import STORED
 from tests.conftest import SMALL, RandomEnv
 
 OBSERVATIONS = {
@@ -148,7 +149,16 @@ def test_what_it_does_not_hold_is_refused():
     env = DummyVecEnv([lambda: RandomEnv(spaces.Dict({"x": spaces.Box(-1.0, 1.0, (2,))}))])
     with pytest.raises(ValueError, match="does not hold Dict observations; use SB3's DictReplayBuffer"):
         DQS("MultiInputPolicy", env, replay_buffer_class=DeviceReplayBuffer, **SMALL)
-    with pytest.raises(ValueError, match="DeviceReplayBuffer has one-step returns, n_steps=3"):
-        DQS("MlpPolicy", "Pendulum-v1", replay_buffer_class=DeviceReplayBuffer, n_steps=3, **SMALL)
     with pytest.raises(ValueError, match="does not support optimize_memory_usage=True"):
         DQS("MlpPolicy", "Pendulum-v1", replay_buffer_class=DeviceReplayBuffer, optimize_memory_usage=True, **SMALL)
+
+
+class Derived(DeviceReplayBuffer):
+    """A user's own."""
+
+
+@pytest.mark.parametrize("buffer_class", [DeviceReplayBuffer, Derived])
+def test_returns_of_several_steps_are_refused_and_not_silently_of_one(buffer_class):
+    with pytest.raises(ValueError, match=f"n_steps=3 needs SB3's NStepReplayBuffer, and {buffer_class.__name__} has one-step"):
+        DQS("MlpPolicy", "Pendulum-v1", replay_buffer_class=buffer_class, n_steps=3, **SMALL)
+    assert DQS("MlpPolicy", "Pendulum-v1", replay_buffer_class=buffer_class, device="cpu", **SMALL).learn(24)

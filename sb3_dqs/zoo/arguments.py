@@ -1,0 +1,194 @@
+"""Is the command line usable, and what has the zoo no default for? Seen to before the zoo's script runs."""
+
+import argparse
+import contextlib
+import importlib
+import io
+from contextlib import AbstractContextManager
+from datetime import datetime
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import gymnasium as gym
+from huggingface_sb3 import EnvironmentName
+from rl_zoo3.utils import ALGOS, StoreDict, get_model_path
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from sb3_dqs.checks import InputError, as_integer, check_choice
+from sb3_dqs.zoo.prediction import agents_only_act
+from sb3_dqs.zoo.search_space import check_search
+from sb3_dqs.zoo.settings import ALGORITHMS
+from sb3_dqs.zoo.storage import HEARTBEAT_INTERVAL, MAX_RETRIES, databases_with_heartbeat
+
+# Folder of the zoo's own agents, the default of --folder: what is not there is downloaded by enjoy
+PRETRAINED = "rl-trained-agents"
+
+Prepared = tuple[list[str], AbstractContextManager[None]]
+
+
+def prepare(script: str, arguments: list[str]) -> Prepared:
+    """
+    Check the arguments that the zoo would answer with a traceback, take out our own and fill in what is missing.
+
+    :param script: name of the script
+    :param arguments: of the command line
+    :return: arguments for the zoo's script, and what has to be open while it runs
+    :raises ValueError: if an argument is wrong
+    """
+    if {"-h", "--help"} & set(arguments):
+        return arguments, contextlib.nullcontext()
+    if script == "train":
+        return _prepare_training(arguments)
+    if script in ("enjoy", "record_video"):
+        return _prepare_showing(script, arguments)
+    _check_plotted_files(script, arguments)
+    return arguments, contextlib.nullcontext()
+
+
+def _prepare_training(arguments: list[str]) -> Prepared:
+    heartbeat, arguments = _take_out_heartbeat(arguments)
+    parser = _agent_parser("train")
+    parser.add_argument("-f", "--log-folder", default="logs")
+    parser.add_argument("-i", "--trained-agent", default="")
+    # the zoo itself takes abbreviations, and --optimize is a likely one
+    parser.add_argument("-optimize", "--optimize", "--optimize-hyperparameters", action="store_true", dest="optimize")
+    parser.add_argument("--storage")
+    parser.add_argument("--study-name")
+    parser.add_argument("--trial-id", type=int)
+    for option in (["--eval-env-kwargs"], ["-params", "--hyperparams"]):
+        parser.add_argument(*option, nargs="+", action=PythonValues)
+    known = _known(parser, arguments)
+    agent = Path(known.trained_agent)
+    if known.trained_agent and not (agent.suffix == ".zip" and agent.is_file()):
+        raise InputError(f"--trained-agent must be an existing .zip file, got {known.trained_agent!r}")
+    return [*arguments, *_tuning_arguments(known)], databases_with_heartbeat(**vars(heartbeat))
+
+
+def _prepare_showing(script: str, arguments: list[str]) -> Prepared:
+    parser = _agent_parser(script)
+    parser.add_argument("-f", "--folder")
+    parser.add_argument("--exp-id", type=int, default=0)
+    parser.add_argument("--load-best", action="store_true")
+    parser.add_argument("--load-checkpoint", type=int)
+    parser.add_argument("--load-last-checkpoint", action="store_true")
+    known = _known(parser, arguments)
+    folder = known.folder
+    if folder is None:
+        folder = "logs" if known.algo in ALGORITHMS else PRETRAINED
+        arguments = [*arguments, "--folder", folder]
+    if script == "record_video" or PRETRAINED not in folder:
+        which = (known.load_best, known.load_checkpoint, known.load_last_checkpoint)
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):
+                get_model_path(known.exp_id, folder, known.algo, EnvironmentName(known.env), *which)
+        except (AssertionError, ValueError) as error:  # each says which file or folder there is not
+            raise InputError(str(error)) from error
+    return arguments, agents_only_act(known.algo)
+
+
+def _check_plotted_files(script: str, arguments: list[str]) -> None:
+    parser = _parser(script)
+    if script == "plot_train":
+        parser.add_argument("-a", "--algo", required=True)
+        parser.add_argument("-f", "--exp-folder", required=True)
+        known, _ = parser.parse_known_args(arguments)
+        if not (Path(known.exp_folder) / known.algo).is_dir():
+            raise InputError(f"--exp-folder must hold a folder {known.algo}, and there is no {known.exp_folder}/{known.algo}")
+    if script == "plot_from_file":
+        parser.add_argument("-i", "--input", required=True)
+        parser.add_argument("-iqm", "--iqm", action="store_true")  # or it would be -i with qm as its value
+        known, _ = parser.parse_known_args(arguments)
+        if not Path(known.input.removesuffix(".pkl") + ".pkl").is_file():
+            raise InputError(f"--input must be a file that all_plots has written, and there is no {known.input}")
+
+
+def _parser(script: str) -> argparse.ArgumentParser:
+    return argparse.ArgumentParser(prog=f"sb3-dqs {script}", add_help=False, allow_abbrev=False)
+
+
+def _agent_parser(script: str) -> argparse.ArgumentParser:
+    """The few arguments of the zoo that are looked at; all but ours are its own to read, later."""
+    parser = _parser(script)
+    parser.add_argument("--algo", default="ppo")
+    parser.add_argument("--env", default="CartPole-v1")
+    parser.add_argument("--gym-packages", nargs="+", default=[])
+    parser.add_argument("--env-kwargs", nargs="+", action=PythonValues)
+    return parser
+
+
+class PythonValues(StoreDict):
+    """``name:value``, where the value is Python, as in the zoo; what cannot be evaluated is an error that says so."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        try:
+            super().__call__(parser, namespace, values, option_string)
+        except Exception as error:
+            raise InputError(
+                f"{option_string}: values behind a colon are Python, so text needs quotes of its own, as in "
+                f"temperature:\"'auto'\"; got: {error}"
+            ) from error
+
+
+def _known(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.Namespace:
+    known, _ = parser.parse_known_args(arguments)
+    check_choice("--algo", known.algo, ALGOS)
+    for package in known.gym_packages:
+        importlib.import_module(package)
+    import rl_zoo3.import_envs  # noqa: F401  registers environments, those of the user's custom_envs.py too
+
+    if known.env not in gym.registry:
+        nearest = get_close_matches(known.env, gym.registry, n=1)
+        hint = f"did you mean {nearest[0]!r}?" if nearest else "--gym-packages names packages that register some"
+        raise InputError(f"--env must be an environment that is registered with gymnasium, got {known.env!r}; {hint}")
+    return known
+
+
+def _tuning_arguments(known: argparse.Namespace) -> list[str]:
+    """Where the study lies, if there is one."""
+    if not known.optimize and known.trial_id is None:
+        return []
+    check_search(known.algo)
+    _check_storage(known.storage)
+    if known.trial_id is not None and known.study_name is None:
+        raise InputError("--trial-id needs the --study-name that the trial belongs to, or the zoo would train without it")
+    if known.algo not in ALGORITHMS:
+        if known.trial_id is not None and known.storage is None:
+            raise InputError("--trial-id needs the --storage that the trial lies in, or the zoo would train without it")
+        return []
+    filled_in = []
+    if known.storage is None:
+        journal = Path(known.log_folder) / known.algo / "studies.log"
+        filled_in += ["--storage", str(journal)]
+        print(f"Study in {journal}")
+    if known.study_name is None:
+        name = f"{known.env}_{datetime.now():%Y-%m-%d_%H-%M-%S}_{uuid4().hex[:4]}".replace("/", "-")
+        filled_in += ["--study-name", name]
+        print(f"Study name: {name}")
+    return filled_in
+
+
+def _check_storage(storage: str | None) -> None:
+    if storage is None or storage.endswith(".log"):
+        return
+    try:
+        make_url(storage).get_dialect()
+    except ArgumentError as error:
+        raise InputError(
+            f"--storage must be a file that ends in .log, or the URL of a database such as sqlite:///studies.db; {error}"
+        ) from error
+
+
+def _take_out_heartbeat(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    parser = _parser("train")
+    parser.add_argument("--heartbeat-interval", type=int, default=HEARTBEAT_INTERVAL)
+    parser.add_argument("--grace-period", type=int)
+    parser.add_argument("--max-retries", type=int, default=MAX_RETRIES)
+    heartbeat, arguments = parser.parse_known_args(arguments)
+    as_integer("--heartbeat-interval", heartbeat.heartbeat_interval, 1, f"{HEARTBEAT_INTERVAL} seconds is the default")
+    as_integer("--max-retries", heartbeat.max_retries, 0, "0 never runs a stale trial again")
+    if heartbeat.grace_period is not None:
+        as_integer("--grace-period", heartbeat.grace_period, 1, "twice the heartbeat interval is the default")
+    return heartbeat, arguments

@@ -1,0 +1,184 @@
+"""Do callbacks log what they say, the same in equal runs, and leave the course of training as it is?"""
+
+import contextlib
+import csv
+import random
+
+import numpy as np
+import pytest
+import torch as th
+from gymnasium import spaces
+from gymnasium.envs.registration import register
+from stable_baselines3 import SAC, TD3
+from stable_baselines3.common.callbacks import CallbackList
+from stable_baselines3.common.logger import configure
+
+from sb3_dqs import DQS
+from sb3_dqs.envs import MultiGoalEnv
+from sb3_dqs.inspection import FigureCallback, MultimodalityCallback
+from sb3_dqs.inspection.callbacks import drawing_aside, first_observation
+from tests.conftest import RandomEnv
+from tests.inspection.models import small
+
+event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+
+
+class Careless(MultiGoalEnv):
+    """Draws from the generators that the whole process shares, as SB3's replay buffer does."""
+
+    def step(self, action):
+        observation, reward, *rest = super().step(action + 0.1 * np.random.randn(2))
+        return observation, reward + random.random(), *rest
+
+
+register(id="tests/Careless-v0", entry_point=Careless, max_episode_steps=30)
+
+
+class Notes(MultimodalityCallback):
+    """Keeps what was measured."""
+
+    def _measures(self):
+        measures = super()._measures()
+        self.notes = [*getattr(self, "notes", []), measures]
+        return measures
+
+
+def measuring(**settings):
+    return Notes(40, n_episodes=4, n_observations=3, n_actions=200, **settings)
+
+
+def trained(algorithm, callbacks, env="sb3_dqs/MultiGoal-v0"):
+    model = algorithm("MlpPolicy", env, **small())
+    model.set_logger(configure(None, []))
+    return model.learn(90, callback=CallbackList(callbacks), log_interval=10**9)
+
+
+def assert_same_parameters(model, other):
+    for name, parameter in model.policy.state_dict().items():
+        assert th.equal(parameter, other.policy.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("algorithm", [DQS, SAC])
+def test_measures_leave_training_as_it_is_and_are_equal_in_equal_runs(algorithm):
+    env = "tests/Careless-v0"
+    first, second = measuring(roll_out_env=env), measuring(roll_out_env=env)
+    measured, again = trained(algorithm, [first], env), trained(algorithm, [second], env)
+    plain = trained(algorithm, [], env)
+    assert_same_parameters(measured, plain)
+    assert_same_parameters(again, plain)
+    # at 40 and 80 steps, and at the end
+    assert len(first.notes) == 3
+    assert set(first.notes[-1]) == {"total_variation", "mmd", "sliced_w2", "success", "goals_reached", "goal_entropy"}
+    assert 0 <= first.notes[-1]["total_variation"] <= 1
+    assert len(first.observations) == 3
+    assert first.notes == second.notes
+    for env, same in zip(first.envs, second.envs, strict=True):
+        np.testing.assert_array_equal(env.unwrapped.trace, same.unwrapped.trace)
+
+
+def test_episodes_start_where_the_seed_says():
+    def first_positions(seed):
+        callback = measuring(roll_out_env="sb3_dqs/MultiGoal-v0", seed=seed)
+        trained(DQS, [callback])
+        return [env.unwrapped.trace[0].tolist() for env in callback.envs]
+
+    def expected(seed):
+        env = MultiGoalEnv()
+        return [env.reset(seed=seed + i)[0].tolist() for i in range(4)]
+
+    for seed in (0, 5):
+        np.testing.assert_allclose(first_positions(seed), expected(seed), rtol=1e-6)
+
+
+def test_generators_go_on_as_if_nothing_had_been_drawn_aside():
+    def draws():
+        return [random.random(), np.random.rand(), th.rand(()).item()]
+
+    th.manual_seed(1)
+    np.random.seed(1)
+    random.seed(1)
+    undisturbed = draws()
+    th.manual_seed(1)
+    np.random.seed(1)
+    random.seed(1)
+    asides = []
+    for _ in range(2):
+        with drawing_aside(th.device("cpu"), seed=3):
+            asides.append(draws())
+    with contextlib.suppress(KeyError), drawing_aside(th.device("cpu"), seed=3):
+        draws()
+        raise KeyError
+    assert asides[0] == asides[1] != undisturbed
+    assert draws() == undisturbed
+
+
+def test_what_is_not_defined_is_left_out():
+    callback = Notes(30, n_actions=100)
+    TD3("MlpPolicy", "Pendulum-v1", **small()).learn(60, callback=callback)
+    assert callback.notes == [{}, {}]
+
+
+def test_observations_may_be_dictionaries():
+    env = RandomEnv(spaces.Dict({"a": spaces.Box(-1, 1, (2,)), "b": spaces.Discrete(3)}), action_dim=1)
+    callback = Notes(20, n_actions=50)
+    DQS("MultiInputPolicy", env, **small()).learn(30, callback=callback)
+    assert set(callback.notes[-1]) == {"total_variation", "mmd", "sliced_w2"}
+
+
+def test_environments_may_write_the_next_observation_in_the_place_of_the_last():
+    array = np.zeros((2, 3))
+    kept = first_observation(array), first_observation({"a": array})["a"]
+    array[:] = 7
+    assert [values.tolist() for values in kept] == [[0, 0, 0], [0, 0, 0]]
+
+
+def test_the_last_measure_is_logged_and_a_second_training_is_measured_too(tmp_path):
+    callback = Notes(30, n_actions=100)
+    model = DQS("MlpPolicy", "Pendulum-v1", **small())
+    model.set_logger(configure(str(tmp_path), ["csv"]))
+    model.learn(60, callback=callback, log_interval=10**9)
+    with (tmp_path / "progress.csv").open() as file:
+        logged = [float(row["policy/total_variation"]) for row in csv.DictReader(file)]
+    assert logged == pytest.approx([note["total_variation"] for note in callback.notes], rel=1e-3), "each round, none replaced"
+    model.learn(60, callback=callback, log_interval=10**9)
+    assert len(callback.notes) == 4
+
+
+def logged_pictures(tmp_path, callback, env):
+    model = DQS("MlpPolicy", env, tensorboard_log=str(tmp_path), **small())
+    model.learn(90, callback=callback, log_interval=10**9)
+    events = event_accumulator.EventAccumulator(str(next(tmp_path.iterdir())))
+    events.Reload()
+    return model, {tag: events.Images(tag) for tag in events.Tags()["images"]}
+
+
+def test_pictures_leave_training_as_it_is_and_are_equal_in_equal_runs(tmp_path):
+    env = "tests/Careless-v0"
+    callbacks = [FigureCallback(60, roll_out_env=env, n_episodes=2, course_every=5) for _ in range(2)]
+    runs = [logged_pictures(tmp_path / str(number), callback, env) for number, callback in enumerate(callbacks)]
+    (model, pictures), (_, same_pictures) = runs
+    assert_same_parameters(model, trained(DQS, [], env))
+    assert set(pictures) == {"figures/critic", "figures/denoising", "figures/roll_outs", "figures/training"}
+    for tag, images in pictures.items():
+        assert [image.step for image in images] == [60, 90], "each round at its step, though the logger itself dumps seldom"
+        for image, same in zip(images, same_pictures[tag], strict=True):
+            assert image.encoded_image_string == same.encoded_image_string, tag
+    assert callbacks[0].course["steps"][-1] == 90
+    assert len(callbacks[0].course["train/entropy"]) == len(callbacks[0].course["steps"])
+    assert np.isfinite(callbacks[0].course["train/entropy"]).any()
+
+
+def test_settings_that_cannot_be_used_are_named_before_training():
+    with pytest.raises(ValueError, match="every must be an integer >= 1, got 0"):
+        FigureCallback(0)
+    with pytest.raises(ValueError, match="n_episodes must be an integer >= 1, got 0"):
+        MultimodalityCallback(100, n_episodes=0)
+    for callback in (FigureCallback, MultimodalityCallback):
+        with pytest.raises(ValueError, match="arena"):
+            callback(100, roll_out_env="Pendulum-v1", n_episodes=1)
+        with pytest.raises(ValueError, match="seed must be an integer >= 0, got -1"):
+            callback(100, seed=-1)
+    with pytest.raises(ValueError, match="draws DQS, got SAC"):
+        SAC("MlpPolicy", "Pendulum-v1", **small()).learn(1, callback=FigureCallback(100))
+    with pytest.raises(ValueError, match="dimensions must be"):
+        DQS("MlpPolicy", "Pendulum-v1", **small()).learn(1, callback=FigureCallback(100, dimensions=(0, 1)))

@@ -1,0 +1,72 @@
+"""Does a wrong argument get a message rather than a traceback?"""
+
+import sys
+
+import pytest
+
+PENDULUM = ("--algo", "dqs", "--env", "Pendulum-v1")
+PAPER = ("--algo", "dqs_paper", "--env", "Pendulum-v1")
+
+WRONG = {
+    "script": (["trian"], "did you mean 'train'?"),
+    "algorithm": (["train", "--algo", "dqz"], "did you mean 'dqs'?"),
+    "environment": (["train", "--algo", "dqs", "--env", "Pendulm-v1"], "did you mean 'Pendulum-v1'?"),
+    "environment to show": (["enjoy", "--algo", "dqs", "--env", "Pendulm-v1"], "did you mean 'Pendulum-v1'?"),
+    "package": (["train", *PENDULUM, "--gym-packages", "no_such_package"], "no_such_package is not installed"),
+    "discrete actions": (["train", "--algo", "dqs", "--env", "CartPole-v1"], "DQS needs a bounded Box action space"),
+    "value": (["train", *PENDULUM, "-params", "temperature:-1.0"], "temperature must be a finite number > 0, got -1.0"),
+    "text": (["train", *PENDULUM, "-params", "temperature:auto"], "text needs quotes of its own"),
+    "text of env": (["train", *PENDULUM, "--env-kwargs", "g:ten"], "text needs quotes of its own"),
+    "no value": (["train", *PENDULUM, "-params", "temperature"], "text needs quotes of its own"),
+    "agent": (["enjoy", *PENDULUM], "logs/dqs folder was not found"),
+    "published agent": (["enjoy", *PAPER], "logs/dqs_paper folder was not found"),
+    "agent to film": (["record_video", *PENDULUM, "-f", "films"], "films/dqs folder was not found"),
+    "agent of the zoo to film": (
+        ["record_video", "--algo", "sac", "--env", "Pendulum-v1"],
+        "rl-trained-agents/sac folder was not",
+    ),
+    "continued agent": (["train", *PENDULUM, "-i", "nope.zip"], "must be an existing .zip file, got 'nope.zip'"),
+    "trial without study": (["train", *PENDULUM, "--trial-id", "1"], "--trial-id needs the --study-name"),
+    "trial without storage": (["train", "--algo", "sac", "--trial-id", "1", "--study-name", "x"], "needs the --storage"),
+    "storage": (["train", *PENDULUM, "-optimize", "--storage", "study.db"], "--storage must be a file that ends in .log"),
+    "database": (["train", *PENDULUM, "-optimize", "--storage", "sqlight:///x"], "--storage must be a file that ends in .log"),
+    "heartbeat": (["train", *PENDULUM, "--heartbeat-interval", "0"], "--heartbeat-interval must be an integer >= 1, got 0"),
+    "grace": (["train", *PENDULUM, "--grace-period", "0"], "--grace-period must be an integer >= 1, got 0"),
+    "retries": (["train", *PENDULUM, "--max-retries", "-1"], "--max-retries must be an integer >= 0, got -1"),
+    "search of published": (["train", *PAPER, "-optimize"], "none for dqs_paper, whose values are published"),
+    "trial of published": (["train", *PAPER, "--trial-id", "1", "--study-name", "x"], "none for dqs_paper"),
+    "search of crossq": (["train", "--algo", "crossq", "--env", "Pendulum-v1", "-optimize"], "there is none for crossq"),
+    "search of one temperature": (
+        ["train", *PENDULUM, "-optimize", "-params", "component_kwargs:{'temperature': {'initial': 1.0}}"],
+        "component_kwargs['temperature'] is for one of them",
+    ),
+    "runs to plot": (["plot_train", "-a", "dqs", "-e", "Pendulum", "-f", "runs"], "there is no runs/dqs"),
+    "file to plot": (["plot_from_file", "-iqm", "-i", "scores"], "there is no scores"),
+}
+
+
+@pytest.mark.parametrize("case", list(WRONG))
+def test_wrong_argument_gets_a_message(case, zoo, capfd):
+    arguments, message = WRONG[case]
+    assert zoo(*arguments) == 2
+    error = capfd.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+
+
+def test_missing_database_driver_is_named(zoo, capfd, monkeypatch):
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    storage = ("--storage", "postgresql+psycopg://nobody@localhost/nothing", "--study-name", "x")
+    assert zoo("train", *PENDULUM, "-optimize", "-n", 10, *storage) == 2
+    assert "pip install 'sb3-dqs[postgres]'" in capfd.readouterr().err
+
+
+def test_checkpoint_to_show_is_found_by_its_steps(zoo, capfd):
+    settings = ("batch_size:16", "buffer_size:2000", "policy_kwargs:dict(net_arch=[16])")
+    assert zoo("train", *PENDULUM, "-n", 25, "--save-freq", 10, "--eval-freq", -1, "-params", *settings) == 0
+    show = ("enjoy", *PENDULUM, "--no-render", "-n", 3, "--device", "cpu")
+    assert zoo(*show, "--load-last-checkpoint") == 0
+    assert "rl_model_20_steps.zip" in capfd.readouterr().out
+    assert zoo(*show, "--load-checkpoint", 10) == 0
+    assert zoo(*show, "--load-checkpoint", 15) == 2
+    assert "rl_model_15_steps.zip" in capfd.readouterr().err
