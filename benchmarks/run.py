@@ -229,8 +229,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     to_do = [run for run in runs if store.load(run) is None]
     print(f"{tier.name}: {len(runs)} runs, {len(runs) - len(to_do)} of them done; results in {store.folder}", flush=True)
-    if to_do:
-        print(outlook(to_do, store, joblib.effective_n_jobs(options.jobs)), flush=True)
+    if not to_do:
+        return 0
+    print(outlook(to_do, store, joblib.effective_n_jobs(options.jobs)), flush=True)
     if options.ray_address is None:
         outcomes = run_locally(to_do, store, options.jobs, options.device)
     else:

@@ -325,8 +325,9 @@ def multiplications(
     next_actions = batch_size * (denoiser_state + n_diffusion_steps * denoiser_rest)
     critic_step = n_critics * 2 * batch_size * 3 * (critic_first + critic_rest)
     proposals = actor_batch_size * n_score_samples
-    # values and gradients in the action
-    score_target = n_critics * (actor_batch_size * n_observations * width + 2 * proposals * (n_actions * width + critic_rest))
+    # values and gradients at the proposals, values at two uniform actions per point
+    rows = 2 * proposals + 2 * actor_batch_size
+    score_target = n_critics * (actor_batch_size * n_observations * width + rows * (n_actions * width + critic_rest))
     # one pass that is trained (three products) and two that measure the guide
     actor_step = actor_batch_size * (2 * (denoiser_state + embedding_dim * width) + 5 * denoiser_rest)
     return next_actions + critic_step + (score_target + actor_step) / policy_delay

@@ -41,7 +41,7 @@ def as_integer(name: str, value: Any, minimum: int, remedy: str) -> int:
     :return: the value as an ``int``
     :raises ValueError: if ``value`` is not a whole number >= ``minimum``
     """
-    is_whole = isinstance(value, Integral) or (isinstance(value, Real) and math.isfinite(value) and value == int(value))
+    is_whole = isinstance(value, Integral) or (isinstance(value, Real) and math.isfinite(value) and float(value).is_integer())
     if isinstance(value, bool) or not is_whole or value < minimum:
         raise InputError(f"{name} must be an integer >= {minimum}, got {value!r}; {_hint_at_text(value)}{remedy}")
     return int(value)

@@ -2,18 +2,20 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch as th
 from sb3_contrib.common.torch_layers import BatchRenorm, BatchRenorm1d
 from sb3_contrib.crossq.policies import CrossQCritic
 from stable_baselines3.common.policies import BaseModel, ContinuousCritic
-from stable_baselines3.common.type_aliases import PyTorchObs
+from stable_baselines3.common.type_aliases import DictReplayBufferSamples, PyTorchObs, ReplayBufferSamples
 from torch import nn
 from torch.nn import functional as F
 from torch.utils._pytree import tree_map
 
 from sb3_dqs.diffusion.estimators import QFunction
+
+Batch = ReplayBufferSamples | DictReplayBufferSamples
 
 # These critics put every row of [features, action] through each of ``q_networks``, so features can be computed once.
 FORWARDS_BY_Q_NETWORKS = (ContinuousCritic.forward, CrossQCritic.forward)
@@ -38,7 +40,8 @@ class NativeBatchRenorm1d(BatchRenorm1d):
         :param x: (batch, num_features), at least two rows in training mode
         :return: normalised, of the same shape
         """
-        scale, bias = self.scale, self.bias
+        scale: th.Tensor = self.scale
+        bias: th.Tensor = self.bias
         if self.training:
             if self.steps > self.warmup_steps:
                 r, d = self._corrections(x.detach())
@@ -67,6 +70,24 @@ class BatchRenormCritic(CrossQCritic):
                 if isinstance(layer, BatchRenorm1d):
                     arguments = (layer.num_features, layer.eps, layer.momentum, layer.affine, layer.warmup_steps)
                     setattr(network, name, NativeBatchRenorm1d(*arguments))
+
+
+def observations_to_go_on_from(batch: Batch) -> PyTorchObs:
+    """
+    Next observations, but for terminal rows the observations themselves.
+
+    No TD target asks for the value of a terminal observation, so the critic never learns one: neither the actor nor what
+    steers the temperature may follow it there. With episodes of one step all rows are terminal.
+
+    :param batch: of transitions
+    :return: a batch of observations at which the critic learns its values
+    """
+
+    def choose(next_values: th.Tensor, values: th.Tensor) -> th.Tensor:
+        is_terminal = batch.dones.bool().view(-1, *[1] * (values.dim() - 1))
+        return th.where(is_terminal, values, next_values)
+
+    return tree_map(choose, batch.next_observations, batch.observations)
 
 
 def transition_values(
@@ -200,9 +221,9 @@ def _asks_q_networks(critic: BaseModel) -> bool:
     return type(critic).forward in FORWARDS_BY_Q_NETWORKS and not _has_hooks(critic)
 
 
-class _Affine(NamedTuple):
-    weight: th.Tensor
-    bias: th.Tensor | None
+class _Affine:
+    def __init__(self, weight: th.Tensor, bias: th.Tensor | None):
+        self.weight, self.bias = weight, bias
 
     def __call__(self, values: th.Tensor) -> th.Tensor:
         return F.linear(values, self.weight, self.bias)

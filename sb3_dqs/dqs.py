@@ -13,20 +13,21 @@ from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.preprocessing import get_action_dim
-from stable_baselines3.common.type_aliases import (
-    DictReplayBufferSamples,
-    GymEnv,
-    MaybeCallback,
-    PyTorchObs,
-    ReplayBufferSamples,
-    Schedule,
-)
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, PyTorchObs, Schedule
 from stable_baselines3.common.utils import update_learning_rate
 from torch.utils._pytree import tree_map
 
 from sb3_dqs import settings
 from sb3_dqs.checks import SpaceError
-from sb3_dqs.critics import evaluating, smallest_q_fn, td_loss, td_targets, transition_values
+from sb3_dqs.critics import (
+    Batch,
+    evaluating,
+    observations_to_go_on_from,
+    smallest_q_fn,
+    td_loss,
+    td_targets,
+    transition_values,
+)
 from sb3_dqs.diffusion.estimators import Regression
 from sb3_dqs.exploration import CorrelatedNoise, takes_start_noise
 from sb3_dqs.policies import CnnPolicy, DiffusionActor, DiffusionPolicy, MlpPolicy, MultiInputPolicy
@@ -35,7 +36,6 @@ from sb3_dqs.update_log import UpdateLog
 
 SelfDQS = TypeVar("SelfDQS", bound="DQS")
 
-Batch = ReplayBufferSamples | DictReplayBufferSamples
 Figures = dict[str, th.Tensor]
 
 # An action coordinate beyond this share of the box counts as being at the wall.
@@ -246,13 +246,11 @@ class DQS(OffPolicyAlgorithm):
         }
 
     def _setup_temperature(self) -> None:
-        thermostat: Temperature
-        if self.temperature == "auto":
-            rare = settings.component_kwargs(self, "temperature", AutomaticTemperature, given=["target_entropy"])
-            thermostat = AutomaticTemperature(self.action_dim, self.target_entropy, **rare)
-        else:
-            rare = settings.component_kwargs(self, "temperature", ScheduledTemperature, given=["schedule"])
-            thermostat = ScheduledTemperature(self.temperature, **rare)
+        is_auto = self.temperature == "auto"
+        kind: type[Temperature] = AutomaticTemperature if is_auto else ScheduledTemperature
+        automatic = {"action_dim": self.action_dim, "target_entropy": self.target_entropy}
+        given = automatic if is_auto else {"schedule": self.temperature}
+        thermostat = kind(**given, **settings.component_kwargs(self, "temperature", kind, given))
         if "thermostat" in self.__dict__:  # of a live model, whose temperature is being changed
             thermostat.load_state_dict(self.thermostat.state_dict())
         # a model that is loaded, or changed, is somewhere on its schedule
@@ -390,21 +388,3 @@ class DQS(OffPolicyAlgorithm):
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy", "actor.optimizer", "critic.optimizer", "thermostat"], []
-
-
-def observations_to_go_on_from(batch: Batch) -> PyTorchObs:
-    """
-    Next observations, but for terminal rows the observations themselves.
-
-    No TD target asks for the value of a terminal observation, so the critic never learns one: neither the actor nor what
-    steers the temperature may follow it there. With episodes of one step all rows are terminal.
-
-    :param batch: of transitions
-    :return: a batch of observations at which the critic learns its values
-    """
-
-    def choose(next_values: th.Tensor, values: th.Tensor) -> th.Tensor:
-        is_terminal = batch.dones.bool().view(-1, *[1] * (values.dim() - 1))
-        return th.where(is_terminal, values, next_values)
-
-    return tree_map(choose, batch.next_observations, batch.observations)

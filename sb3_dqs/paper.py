@@ -5,16 +5,16 @@ from typing import Any, ClassVar
 import torch as th
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.noise import ActionNoise
-from stable_baselines3.common.policies import BasePolicy, ContinuousCritic
+from stable_baselines3.common.policies import BaseModel, BasePolicy, ContinuousCritic
 from stable_baselines3.common.type_aliases import GymEnv, PyTorchObs, Schedule
 from torch.utils._pytree import tree_map
 
 from sb3_dqs.checks import InputError
-from sb3_dqs.critics import smallest_q_fn
+from sb3_dqs.critics import Batch, smallest_q_fn
 from sb3_dqs.diffusion.estimators import Regression
 from sb3_dqs.diffusion.paper import PaperDiffusion
 from sb3_dqs.diffusion.samplers import PassCallback
-from sb3_dqs.dqs import DQS, Batch
+from sb3_dqs.dqs import DQS
 from sb3_dqs.policies import CnnPolicy, DiffusionActor, DiffusionPolicy, MultiInputPolicy
 
 
@@ -34,9 +34,14 @@ class PaperPolicy(DiffusionPolicy):
 
     actor_class = PaperActor
 
-    def __init__(self, *args: Any, **kwargs: Any):
-        published = {"critic_class": ContinuousCritic, "critic_betas": (0.9, 0.999)}
-        super().__init__(*args, **{**published, **kwargs})
+    def __init__(
+        self,
+        *args: Any,
+        critic_class: type[BaseModel] = ContinuousCritic,
+        critic_betas: tuple[float, float] = (0.9, 0.999),
+        **kwargs: Any,
+    ):
+        super().__init__(*args, critic_class=critic_class, critic_betas=critic_betas, **kwargs)
 
 
 class PaperCnnPolicy(PaperPolicy, CnnPolicy):

@@ -91,7 +91,7 @@ def settings_of(algorithm: type["DQS"]) -> set[str]:
         name
         for base in algorithm.__mro__
         if base.__module__.startswith("sb3_dqs") or base is algorithm
-        for name in inspect.signature(base.__init__).parameters
+        for name in inspect.signature(base.__init__).parameters  # type: ignore[misc]
     } - NOT_SETTINGS
 
 
@@ -242,7 +242,7 @@ def _check_numbers(model: "DQS") -> None:
 
 
 def _check_train_freq(model: "DQS") -> None:
-    train_freq = model.train_freq
+    train_freq: Any = model.train_freq
     frequency, *unit = train_freq if isinstance(train_freq, tuple | list) else (train_freq,)
     frequency = as_integer("train_freq", frequency, 1, "1 trains after every step")
     if not unit:

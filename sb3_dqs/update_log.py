@@ -39,7 +39,8 @@ class UpdateLog:
             if not math.isfinite(mean):
                 values = rounds.get(name, scalars[name][None])
                 first_bad = int((~th.isfinite(values)).nonzero()[0])
-                self._raise(name, [*self.figures.get(name, {}), "the last"][first_bad], means.get("temperature", math.nan))
+                numbers: list[int | str] = [*self.figures.get(name, {}), "the last"]
+                self._raise(name, numbers[first_bad], means.get("temperature", math.nan))
         return means
 
     def _raise(self, name: str, n_update: int | str, temperature: float) -> None:

@@ -107,8 +107,10 @@ def test_hindsight_experience_replay(algorithm):
 
 
 def test_n_step_returns_use_the_discounts_of_the_buffer(algorithm):
-    model = algorithm("MlpPolicy", "Pendulum-v1", n_steps=3).learn(60)
-    assert model.replay_buffer.sample(4).discounts is not None
+    model = algorithm("MlpPolicy", RandomEnv(spaces.Box(-1.0, 1.0, (2,))), n_steps=3, gamma=0.5).learn(60)
+    discounts = model.replay_buffer.sample(200).discounts
+    # three steps, or the one or two that are left of the episode of ten
+    assert set(discounts.flatten().tolist()) == {0.5, 0.25, 0.125}
 
 
 def test_several_environments_with_as_many_updates_as_steps(algorithm):
@@ -291,6 +293,20 @@ def test_loading_without_an_environment_is_enough_to_predict(tmp_path, algorithm
     loaded.predict(np.zeros(3, np.float32), deterministic=True)
 
 
+def test_a_model_goes_on_with_the_settings_that_it_is_loaded_with(tmp_path, algorithm):
+    env = RandomEnv(spaces.Box(-1.0, 1.0, (2,)))
+    algorithm("MlpPolicy", env, learning_rate=LinearSchedule(1e-3, 1e-4, 1.0)).learn(40).save(tmp_path / "model")
+    replaced = {"learning_rate": 0.25, "lr_schedule": lambda progress: 0.0}
+    loaded = algorithm.load(tmp_path / "model", env=env, n_steps=3, gamma=0.5, custom_objects=replaced)
+    loaded.learn(40, reset_num_timesteps=False)
+    assert loaded._n_updates == 20 + 40
+    # the schedule follows from the learning rate
+    rate = loaded.critic.optimizer.param_groups[0]["lr"]
+    assert rate == 0.25
+    assert loaded.actor.optimizer.param_groups[0]["lr"] == loaded.actor_learning_rate_factor * rate
+    assert 0.125 in loaded.replay_buffer.sample(200).discounts
+
+
 @pytest.mark.parametrize("part", ["policy", "actor"])
 def test_policy_and_actor_are_saved_alone(tmp_path, part, algorithm):
     model = algorithm("MlpPolicy", "Pendulum-v1", seed=0).learn(30)
@@ -338,3 +354,41 @@ def test_parallel_environments_of_one_process_match_the_documented_types(algorit
     env = DummyVecEnv([lambda: gym.make("Pendulum-v1") for _ in range(2)])
     actions, _ = algorithm("MlpPolicy", env).predict(env.reset())
     assert actions.shape == (2, 1)
+
+
+class ContextualBandit(gym.Env):
+    """Episodes of one step with reward -10 (a - c / 2)^2 in context c; the last observation has nothing to do with it."""
+
+    observation_space = spaces.Box(-10.0, 10.0, (1,), np.float32)
+    action_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        # three draws for one: SB3 seeds the warm-up actions as the environment, and one each would make both equal
+        self.context = self.np_random.uniform(-1.0, 1.0, 3)[2:].astype(np.float32)
+        return self.context, {}
+
+    def step(self, action):
+        reward = -10.0 * float(action[0] - self.context[0] / 2) ** 2
+        return np.full(1, 8.0, np.float32), reward, True, False, {}
+
+
+@pytest.mark.slow
+def test_episodes_of_one_step_have_the_law_of_their_reward_whatever_the_last_observation_is():
+    settings = {"policy_kwargs": {"net_arch": [32, 32]}, "batch_size": 64, "actor_batch_size": 64, "learning_rate": 2e-3}
+    model = DQS("MlpPolicy", ContextualBandit(), learning_starts=1_000, cooling_updates=500, seed=0, **settings)
+    # uniform actions to learn from, then updates alone, the last of them at a smaller rate
+    model.learn(1_000)
+    model.train(1_000, batch_size=64)
+    model.learning_rate = 4e-4
+    model.train(500, batch_size=64)
+    # exp(-10 (a - c / 2)^2 / temperature) is normal, of variance temperature / 20
+    exact = (model.thermostat.value.item() / 20) ** 0.5
+    contexts = np.repeat(np.linspace(-0.8, 0.8, 9, dtype=np.float32), 2_000)[:, None]
+    actions = model.predict(contexts)[0].reshape(9, 2_000)
+    std = actions.var(axis=1).mean() ** 0.5
+    print(f"\nstd {std:.4f}, of the law {exact:.4f}")
+    assert std == pytest.approx(exact, rel=0.2)
+    # and the temperature is that of the target: one nat below zero is a normal law of std exp(-1) / sqrt(2 pi e) = 0.089
+    assert std == pytest.approx(0.089, rel=0.3)
+    np.testing.assert_allclose(actions.mean(axis=1), contexts[::2_000, 0] / 2, atol=0.1)

@@ -141,7 +141,9 @@ def test_joint_pass_takes_dict_observations():
 
 def renormalisations(warmup_steps):
     """Ours and sb3-contrib's with equal parameters, in float64 and with an eps that plays no part."""
-    both = [cls(3, eps=1e-12, momentum=0.1, warmup_steps=warmup_steps).double() for cls in (NativeBatchRenorm1d, BatchRenorm1d)]
+    both = [
+        cls(3, eps=1e-12, momentum=0.1, warmup_steps=warmup_steps).double() for cls in (NativeBatchRenorm1d, BatchRenorm1d)
+    ]
     for module in both:
         module.scale.data.copy_(th.tensor([0.5, 2.0, -1.0]))
         module.bias.data.copy_(th.tensor([0.0, 1.0, -3.0]))
@@ -443,7 +445,9 @@ def test_law_is_that_of_the_critic_for_all_observations(space, policy_class, kwa
     space.seed(0)
     samples = [policy.obs_to_tensor(space.sample())[0] for _ in range(5)]
     observations = {key: th.cat([s[key] for s in samples]) for key in samples[0]} if isinstance(space, spaces.Dict) else None
-    assert_is_the_smallest_q_of_direct_calls(disturbed(policy.critic), th.cat(samples) if observations is None else observations)
+    assert_is_the_smallest_q_of_direct_calls(
+        disturbed(policy.critic), th.cat(samples) if observations is None else observations
+    )
 
 
 # Asking without teaching

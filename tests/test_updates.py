@@ -212,7 +212,9 @@ def test_policy_delay_counts_across_calls():
 
 
 @pytest.mark.parametrize(("algorithm", "small", "n_actor_updates"), [(DQS, SMALL, 3), (PaperDQS, SMALL_PAPER, 6)])
-def test_ours_updates_its_actor_at_every_second_update_and_the_published_at_each(algorithm, small, n_actor_updates, monkeypatch):
+def test_ours_updates_its_actor_at_every_second_update_and_the_published_at_each(
+    algorithm, small, n_actor_updates, monkeypatch
+):
     model = algorithm("MlpPolicy", "Pendulum-v1", seed=0, **small).learn(20)
     calls = []
     original = model._update_actor
@@ -325,7 +327,9 @@ def test_actor_is_regressed_on_the_critic_at_the_temperature(monkeypatch, algori
 
 def test_settings_of_the_diffusion_reach_it():
     rare = {"score_estimator": "value", "sigma_min": 0.1, "sigma_max": 2.0, "sigma_data": 0.3, "guide_widening": 2.5}
-    box = DQS("MlpPolicy", "Pendulum-v1", n_score_samples=6, n_diffusion_steps=3, component_kwargs={"diffusion": rare}, **SMALL)
+    box = DQS(
+        "MlpPolicy", "Pendulum-v1", n_score_samples=6, n_diffusion_steps=3, component_kwargs={"diffusion": rare}, **SMALL
+    )
     diffusion = box.actor.diffusion
     assert (diffusion.n_score_samples, len(diffusion.sigmas)) == (6, 3)
     assert {name: getattr(diffusion, name) for name in rare} == rare

@@ -89,7 +89,7 @@ def truncated_normal_mean(mean: th.Tensor, sigma: float | th.Tensor) -> th.Tenso
     per_unit, shift = SQRT_HALF / sigma, math.sqrt(2 / math.pi) * sigma
     near_wall = (distance - 1).mul_(per_unit)
     if isinstance(sigma, float) and sigma * FAR_WALL_SIGMAS <= 1:
-        distance_of_mean = distance.sub_(th.special.erfcx(near_wall).reciprocal_(), alpha=shift)
+        distance_of_mean = distance.sub_(th.special.erfcx(near_wall).reciprocal_().mul_(shift))
     else:
         # exp(near_wall^2 - far_wall^2), and that minus 1, which keeps the mean exact near the middle
         exponent = distance * (-4 * per_unit**2)

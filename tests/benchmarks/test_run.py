@@ -85,6 +85,24 @@ def test_every_tier_is_well_formed_and_its_keys_are_unique(name):
     assert len({run.key for run in runs}) == len(runs)
 
 
+def merged(defaults, given):
+    """The defaults and, at any depth, what is given."""
+    if not (isinstance(defaults, dict) and isinstance(given, dict)):
+        return given
+    return {**defaults, **{name: merged(defaults.get(name), value) for name, value in given.items()}}
+
+
+def meaning(run):
+    return json.dumps([run.class_name, run.environment, run.seed, merged(run.defaults, run.settings)], sort_keys=True)
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in TIERS.glob("*.yml")))
+def test_no_two_algorithms_of_a_tier_mean_the_same(name):
+    # as happens where a default becomes what an ablation set by hand
+    runs = load_tier(name).runs
+    assert len({meaning(run) for run in runs}) == len(runs)
+
+
 def test_selection_leaves_out_what_is_on_request(tier_path):
     tier = load_tier(str(tier_path))
     # static targets are for DQS alone, having no rewards; seed by seed

@@ -1,0 +1,335 @@
+"""Can what a policy hands out be used? Actions in the box, the best of several where one is asked for, no hidden state."""
+
+import functools
+import itertools
+import threading
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.policies import BaseModel, BasePolicy
+from stable_baselines3.common.type_aliases import ReplayBufferSamples
+from stable_baselines3.common.vec_env import DummyVecEnv
+from torch import nn
+
+from sb3_dqs import DQS, DiffusionPolicy
+from sb3_dqs.checks import InputError
+from tests import truth
+from tests.conftest import SMALL, RandomEnv
+
+OBSERVATIONS = np.random.default_rng(0).standard_normal((7, 3)).astype(np.float32)
+
+
+# The deterministic action
+
+
+def equal_peaks(actions):
+    """Peaks at 0.6 and -0.6, both of standard deviation 0.15: the middle of the law is its valley."""
+    return th.logaddexp(-((actions - 0.6) ** 2) / (2 * 0.15**2), -((actions + 0.6) ** 2) / (2 * 0.15**2))
+
+
+class KnownCritic(BaseModel):
+    """Q is the log of a known product law: there is nothing to learn."""
+
+    def __init__(self, observation_space, action_space, features_extractor, log_density, **kwargs):
+        super().__init__(observation_space, action_space, features_extractor=features_extractor)
+        self.log_density = log_density
+        self.unused = nn.Parameter(th.zeros(()))
+
+    def forward(self, observations, actions):
+        return (self.log_density(actions).sum(dim=-1, keepdim=True),)
+
+
+def trained_on(log_density, action_dim, n_updates=300):
+    """DQS whose actor was trained on a known law, at temperature 1."""
+    policy_kwargs = {
+        "net_arch": [32, 32],
+        "critic_class": KnownCritic,
+        "critic_kwargs": {"log_density": log_density},
+    }
+    env = RandomEnv(spaces.Box(-1.0, 1.0, (1,)), action_dim)
+    model = DQS("MlpPolicy", env, temperature=1.0, learning_rate=3e-3, policy_kwargs=policy_kwargs, seed=0)
+    observations = th.zeros(64, 1)
+    for _ in range(n_updates):
+        with th.no_grad():
+            next_actions = model.actor(observations)
+        actions = 2 * th.rand(64, action_dim) - 1
+        batch = ReplayBufferSamples(observations, actions, observations, th.zeros(64, 1), th.zeros(64, 1))
+        model._update_actor(batch, observations, next_actions)
+    return model
+
+
+@pytest.mark.parametrize("action_dim", [1, 2])
+@pytest.mark.parametrize("law", [truth.gaussian, truth.two_peaks, truth.linear, truth.corner, equal_peaks])
+def test_the_deterministic_action_is_at_least_as_good_as_the_median_sample_of_a_known_law(law, action_dim):
+    model = trained_on(law, action_dim)
+    with th.no_grad():
+        chosen = model.policy(th.zeros(1, 1), deterministic=True)
+        sampled = model.actor(th.zeros(4_000, 1))
+    assert law(chosen).sum() >= law(sampled).sum(dim=1).median()
+
+
+class EqualPeaks(gym.Env):
+    """A bandit whose reward has equal peaks of height 1 at every corner of a box of half-width 0.6."""
+
+    observation_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
+
+    def __init__(self, action_dim):
+        self.action_space = spaces.Box(-1.0, 1.0, (action_dim,), np.float32)
+        self.peaks = np.array(list(itertools.product([-0.6, 0.6], repeat=action_dim)))
+
+    def rewards(self, actions):
+        distances = np.linalg.norm(np.asarray(actions)[..., None, :] - self.peaks, axis=-1)
+        return np.exp(-(distances**2) / (2 * 0.2**2)).sum(axis=-1)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        return np.zeros(1, np.float32), float(self.rewards(action)), True, False, {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("action_dim", [1, 2], ids=["two_peaks", "four_peaks"])
+def test_the_deterministic_action_is_at_least_as_good_as_the_median_sample_of_a_learned_law(action_dim):
+    env = EqualPeaks(action_dim)
+    settings = {"policy_kwargs": {"net_arch": [32, 32]}, "batch_size": 64, "actor_batch_size": 64, "learning_rate": 2e-3}
+    model = DQS("MlpPolicy", env, learning_starts=500, cooling_updates=300, seed=0, **settings)
+    # uniform actions to learn from, then updates alone
+    model.learn(500)
+    model.train(900, batch_size=64)
+    chosen, _ = model.predict(np.zeros((1, 1), np.float32), deterministic=True)
+    sampled, _ = model.predict(np.zeros((2_000, 1), np.float32))
+
+    def q_values(actions):
+        with th.no_grad():
+            values = model.critic(th.zeros(len(actions), 1), th.as_tensor(actions))
+        return th.cat(values, dim=1).amin(dim=1).numpy()
+
+    print(f"\nreward {env.rewards(chosen).item():.3f}, median of samples {np.median(env.rewards(sampled)):.3f}")
+    assert q_values(chosen) >= np.median(q_values(sampled))
+    assert env.rewards(chosen) >= np.median(env.rewards(sampled))
+
+
+def test_the_deterministic_action_is_a_function_of_observation_and_weights(algorithm):
+    model = algorithm("MlpPolicy", "Pendulum-v1", seed=0).learn(40)
+    before, _ = model.predict(OBSERVATIONS, deterministic=True)
+    state = th.get_rng_state()
+    model.predict(OBSERVATIONS, deterministic=True)
+    assert th.equal(state, th.get_rng_state()), "no random numbers may be drawn"
+    # whatever happens that leaves the weights alone
+    model.predict(OBSERVATIONS[:2])
+    model.set_random_seed(1)
+    model.learning_starts = 1_000
+    model.learn(20, reset_num_timesteps=False)
+    model.policy.set_training_mode(True)
+    after, _ = model.predict(OBSERVATIONS, deterministic=True)
+    assert np.array_equal(before, after)
+    alone = np.stack([model.predict(row, deterministic=True)[0] for row in OBSERVATIONS])
+    np.testing.assert_allclose(alone, before, atol=1e-4)
+
+
+def test_candidates_are_ranked_by_the_smallest_q():
+    model = DQS("MlpPolicy", "Pendulum-v1", seed=0, **SMALL).learn(60)
+    model.policy.set_training_mode(False)
+    observations = th.as_tensor(OBSERVATIONS)
+    with th.no_grad():
+        candidates = model.actor.candidate_actions(observations)
+        q_values = th.stack([th.cat(model.critic(observations, c), dim=1).amin(dim=1) for c in candidates])
+        best = model.policy(observations, deterministic=True)
+    assert candidates.shape == (8, 7, 1)
+    assert th.equal(best, candidates[q_values.argmax(dim=0), th.arange(7)])
+    assert not th.equal(best, model.actor(observations, deterministic=True))
+
+
+def test_actor_alone_predicts_as_a_policy_of_one_candidate():
+    model = DQS("MlpPolicy", "Pendulum-v1", n_action_candidates=1, **SMALL).learn(30)
+    from_policy, _ = model.policy.predict(OBSERVATIONS, deterministic=True)
+    from_actor, _ = model.actor.predict(OBSERVATIONS, deterministic=True)
+    np.testing.assert_allclose(from_policy, from_actor)
+
+
+# No hidden state
+
+
+class AsksTwice(DiffusionPolicy):
+    """A user's policy that samples twice a step, and gives the first sample to the environment."""
+
+    def forward(self, obs, deterministic=False, start_noise=None):
+        first = super().forward(obs, deterministic, start_noise)
+        if not deterministic:
+            self.pairs = [*getattr(self, "pairs", []), (first, super().forward(obs))]
+        return first
+
+
+def test_two_samples_in_a_step_of_training_differ():
+    model = DQS(AsksTwice, "Pendulum-v1", seed=0, **SMALL).learn(40)
+    pairs = model.policy.pairs
+    assert len(pairs) == 20, "every step after the warm-up"
+    assert all(not th.equal(first, second) for first, second in pairs)
+
+
+class AskedMeanwhile(DiffusionPolicy):
+    """While it chooses an action, another thread asks it for those of a batch."""
+
+    def forward(self, obs, deterministic=False, start_noise=None):
+        if len(obs) == 1:
+            thread = threading.Thread(target=self.answer_a_batch)
+            thread.start()
+            thread.join()
+        return super().forward(obs, deterministic, start_noise)
+
+    def answer_a_batch(self):
+        actions, _ = self.predict(OBSERVATIONS)
+        best, _ = self.predict(OBSERVATIONS, deterministic=True)
+        self.answers = [*getattr(self, "answers", []), (actions, best)]
+
+
+def test_another_thread_may_ask_for_another_number_of_actions_while_the_policy_acts():
+    model = DQS(AskedMeanwhile, "Pendulum-v1", seed=0, **SMALL).learn(30)
+    answers = model.policy.answers
+    assert len(answers) == 10, "every step after the warm-up"
+    for actions, best in answers:
+        assert actions.shape == best.shape == (7, 1)
+        assert len(np.unique(actions)) == 7
+
+
+class AsksForABatch(BaseCallback):
+    def _on_step(self):
+        actions, _ = self.model.predict(OBSERVATIONS)
+        assert len(np.unique(actions)) == 7
+        return True
+
+
+def test_a_callback_may_ask_for_another_number_of_actions_between_steps(algorithm):
+    env = DummyVecEnv([lambda: gym.make("Pendulum-v1")] * 2)
+    assert algorithm("MlpPolicy", env, seed=0).learn(40, callback=AsksForABatch()).num_timesteps == 40
+
+
+# Networks of the user's choice
+
+
+@pytest.mark.parametrize(
+    "activation", [nn.ELU, functools.partial(nn.LeakyReLU, 0.2), nn.SiLU, nn.ReLU], ids=["ELU", "LeakyReLU", "SiLU", "ReLU"]
+)
+def test_activations_in_place_train_as_the_same_activations_do(activation, algorithm):
+    def weights(activation_fn):
+        policy_kwargs = {"net_arch": [16, 16], "activation_fn": activation_fn}
+        model = algorithm("MlpPolicy", "Pendulum-v1", policy_kwargs=policy_kwargs, seed=0).learn(40)
+        return {name: value for name, value in model.policy.named_parameters()}
+
+    usual, in_place = weights(activation), weights(functools.partial(activation, inplace=True))
+    for name, value in usual.items():
+        th.testing.assert_close(in_place[name], value, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_the_unit_and_the_origin_of_an_observation_do_not_matter_to_the_actor_once_they_are_known():
+    model = DQS("MlpPolicy", "Pendulum-v1", seed=0, **SMALL).learn(40)
+    diffusion, start_noise = model.actor.diffusion, th.randn(7, 1)
+    scale, shift = th.tensor([1_000.0, 0.125, 2.0]), th.tensor([50.0, -3.0, 0.5])
+    observations = th.as_tensor(OBSERVATIONS)
+    model.policy.set_training_mode(False)
+    with th.no_grad():
+        before = model.actor(observations, start_noise=start_noise)
+        diffusion.normalization.mean.mul_(scale).add_(shift)
+        # the variance is so much larger than the constant that is added to it that the latter does not show
+        diffusion.normalization.variance.mul_(scale**2)
+        after = model.actor(scale * observations + shift, start_noise=start_noise)
+        elsewhere = model.actor(observations, start_noise=start_noise)
+    th.testing.assert_close(after, before, atol=1e-3, rtol=0.0)
+    assert (elsewhere - before).abs().max() > 1e-2
+
+
+# In range, or an error that names the input
+
+
+class RoundedBox(RandomEnv):
+    """In float32, -2.0 + (-0.8 - -2.0) is above -0.8."""
+
+    def __init__(self):
+        super().__init__(spaces.Box(-1.0, 1.0, (3,)))
+        self.action_space = spaces.Box(-2.0, np.float32(-0.8), (2,), np.float32)
+
+    def step(self, action):
+        assert self.action_space.contains(action)
+        return super().step(action)
+
+
+def at_the_upper_wall(model):
+    """Weights with which every action is 1 on [-1, 1]."""
+    network = getattr(model.actor.diffusion, "denoiser", None) or model.actor.diffusion.score_network
+    network.network[-1].bias.data.fill_(1e4)
+    return model
+
+
+@pytest.mark.parametrize("part", ["policy", "actor"])
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_actions_at_a_wall_that_rounding_would_leave_are_in_the_box(part, deterministic, algorithm):
+    model = at_the_upper_wall(algorithm("MlpPolicy", RoundedBox()))
+    unrounded = BasePolicy.unscale_action(model.policy, np.ones((1, 2), np.float32))
+    assert (unrounded > np.float32(-0.8)).all(), "bounds that rounding leaves, else this tests nothing"
+    actions, _ = getattr(model, part).predict(OBSERVATIONS, deterministic=deterministic)
+    assert np.array_equal(actions, np.full((7, 2), -0.8, np.float32))
+
+
+def test_actions_taken_in_training_are_in_the_box(algorithm):
+    # the environment itself asserts it
+    at_the_upper_wall(algorithm("MlpPolicy", RoundedBox(), learning_starts=0, gradient_steps=0)).learn(10)
+
+
+def test_unscaling_takes_the_walls_to_the_bounds_and_the_middle_to_the_middle(algorithm):
+    env = RandomEnv(spaces.Box(-1.0, 1.0, (3,)))
+    env.action_space = spaces.Box(np.array([[-2.0, 0.0]], np.float32), np.array([[3.0, 10.0]], np.float32))
+    policy = algorithm("MlpPolicy", env).policy
+    scaled = np.array([[[-1.0, -1.0]], [[0.0, 0.0]], [[1.0, 1.0]], [[0.5, -0.5]]], np.float32)
+    expected = np.array([[[-2.0, 0.0]], [[0.5, 5.0]], [[3.0, 10.0]], [[1.75, 2.5]]])
+    np.testing.assert_allclose(policy.unscale_action(scaled), expected, atol=1e-6)
+    np.testing.assert_allclose(policy.scale_action(policy.unscale_action(scaled)), scaled, atol=1e-6)
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_an_observation_that_is_no_number_gives_no_action_but_an_error_that_names_it(deterministic, algorithm):
+    model = algorithm("MlpPolicy", "Pendulum-v1")
+    observations = OBSERVATIONS.copy()
+    observations[3, 1] = np.nan
+    for part in (model, model.policy, model.actor):
+        with pytest.raises(InputError, match=r"(?s)not finite.*nan.*NaN.*observations"):
+            part.predict(observations, deterministic=deterministic)
+    # and the model is as it was
+    assert np.isfinite(model.predict(OBSERVATIONS, deterministic=deterministic)[0]).all()
+
+
+# With and without a target network
+
+
+def test_a_target_network_starts_as_the_critic_that_was_saved_without_one(tmp_path, algorithm):
+    model = algorithm("MlpPolicy", "Pendulum-v1", tau=1.0, seed=0).learn(40)
+    assert model.critic_target is None
+    model.save(tmp_path / "model")
+    loaded = algorithm.load(tmp_path / "model", env=model.env, tau=0.005)
+    saved, target = model.critic.state_dict(), loaded.critic_target.state_dict()
+    assert saved.keys() == target.keys()
+    assert all(th.equal(saved[name], target[name]) for name in saved)
+    # from here on it follows slowly
+    loaded.learn(30, reset_num_timesteps=False)
+    online, target = (dict(m.named_parameters()) for m in (loaded.critic, loaded.critic_target))
+    moved = [(online[name] - saved[name]).norm() > 2 * (target[name] - saved[name]).norm() > 0 for name in online]
+    assert all(moved)
+
+
+def test_a_target_network_that_was_saved_is_left_out_without_need_and_kept_with_it(tmp_path, algorithm):
+    model = algorithm("MlpPolicy", "Pendulum-v1", tau=0.005, seed=0).learn(60)
+    model.save(tmp_path / "model")
+    without = algorithm.load(tmp_path / "model", env=model.env, tau=1.0)
+    assert without.critic_target is None
+    for name, value in model.critic.state_dict().items():
+        assert th.equal(without.critic.state_dict()[name], value)
+    assert without.learn(30, reset_num_timesteps=False)._n_updates == 70
+    again = algorithm.load(tmp_path / "model", tau=0.25)
+    pairs = zip(model.critic_target.parameters(), again.critic_target.parameters(), strict=True)
+    assert all(th.equal(*pair) for pair in pairs)
+    assert not all(th.equal(*pair) for pair in zip(model.critic.parameters(), again.critic_target.parameters(), strict=True))
