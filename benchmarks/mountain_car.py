@@ -78,7 +78,7 @@ def shares_at_goal(
     :param cooling_updates: number of updates that the cooling takes
     """
     has_met = th.zeros(N_CARS, dtype=th.bool)
-    thermostat = AutomaticTemperature(action_dim=1)
+    thermostat = AutomaticTemperature(1, "auto")
     shares = []
     for episode in range(N_EPISODES):
         cars, noise = MountainCars(N_CARS), CorrelatedNoise(N_CARS, 1, correlation_time=correlation_time)

@@ -46,7 +46,29 @@ def fixed_start_noise(n_candidates: int, action_dim: int) -> th.Tensor:
     return th.stack([th.zeros(action_dim), *draws])
 
 
-class DiffusionActor(BasePolicy):
+class BoundedPolicy(BasePolicy):
+    """What leaves an actor or a policy is finite and inside the bounds of the action space."""
+
+    action_space: spaces.Box
+
+    def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> th.Tensor:
+        return self(observation, deterministic)
+
+    def predict(self, *args: Any, **kwargs: Any) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """As in SB3. :raises ValueError: if an action is not finite"""
+        with th.inference_mode():
+            actions, state = super().predict(*args, **kwargs)
+        return checked_actions(actions), state
+
+    def unscale_action(self, scaled_action: np.ndarray) -> np.ndarray:
+        """
+        :param scaled_action: in [-1, 1]
+        :return: in the bounds of the action space, which rounding does not leave
+        """
+        return np.minimum(np.maximum(super().unscale_action(scaled_action), self.action_space.low), self.action_space.high)
+
+
+class DiffusionActor(BoundedPolicy):
     """
     Actor (policy) network of DQS: a diffusion model over actions, conditioned on the observation.
 
@@ -149,17 +171,8 @@ class DiffusionActor(BasePolicy):
         actions = self.diffusion.sample_actions(features.repeat(n_candidates, 1), start_noise)
         return actions.view(n_candidates, batch_size, self.action_dim)
 
-    def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> th.Tensor:
-        return self(observation, deterministic)
 
-    def predict(self, *args: Any, **kwargs: Any) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
-        """As in SB3. :raises ValueError: if an action is not finite"""
-        with th.inference_mode():
-            actions, state = super().predict(*args, **kwargs)
-        return checked_actions(actions), state
-
-
-class DiffusionPolicy(BasePolicy):
+class DiffusionPolicy(BoundedPolicy):
     """
     Policy class (with both actor and critic) for DQS.
 
@@ -378,22 +391,6 @@ class DiffusionPolicy(BasePolicy):
         with evaluating(self.critic):
             best = smallest_q(self.critic, obs, candidates).argmax(dim=0)
         return candidates.gather(0, best[None, :, None].expand(1, -1, candidates.shape[-1])).squeeze(0)
-
-    def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> th.Tensor:
-        return self(observation, deterministic)
-
-    def predict(self, *args: Any, **kwargs: Any) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
-        """As in SB3. :raises ValueError: if an action is not finite"""
-        with th.inference_mode():
-            actions, state = super().predict(*args, **kwargs)
-        return checked_actions(actions), state
-
-    def unscale_action(self, scaled_action: np.ndarray) -> np.ndarray:
-        """
-        :param scaled_action: in [-1, 1]
-        :return: in the bounds of the action space, which rounding does not leave
-        """
-        return np.minimum(np.maximum(super().unscale_action(scaled_action), self.action_space.low), self.action_space.high)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """As in torch; with another ``tau``, a target network starts as the critic that was saved, or is left out."""

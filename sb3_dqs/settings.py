@@ -26,7 +26,7 @@ INTEGERS = {
     "gradient_steps": (-1, "-1 does as many updates as steps were taken"),
     "n_steps": (1, "1 is the usual one-step return"),
     "cooling_updates": (0, "0 starts with the final entropy target"),
-    "actor_batch_size": (1, "64 is the default"),
+    "actor_batch_size": (1, "128 is the default"),
     "policy_delay": (1, "1 updates actor and critic together"),
     "n_action_candidates": (1, "1 takes the first candidate without asking the critic"),
 }
@@ -255,7 +255,9 @@ def _check_train_freq(model: "DQS") -> None:
 
 def _check_temperature(model: "DQS") -> None:
     if isinstance(model.temperature, str):
-        check_choice("temperature", model.temperature, ["auto"])
+        if model.temperature != "auto":
+            hint = _as_number(model.temperature)
+            raise InputError(f"temperature must be a number > 0, a schedule or 'auto', got {model.temperature!r}{hint}")
         checked_target_entropy(model.target_entropy, int(np.prod(model.action_space.shape)))  # type: ignore[arg-type]
     elif model.target_entropy != "auto":
         raise InputError(

@@ -198,7 +198,7 @@ class AutomaticTemperature(Temperature):
     def __init__(
         self,
         action_dim: int,
-        target_entropy: str | float = "auto",
+        target_entropy: str | float,
         initial: float = 3.0,
         hot_entropy: float = 0.65,
         gain: float = 5e-3,

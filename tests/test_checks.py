@@ -18,7 +18,7 @@ def test_whole_numbers_of_any_type_become_integers(value):
 
 @pytest.mark.parametrize("value", [2, 3.5, math.nan, math.inf, True, np.True_, None, "3", [3], 3 + 0j, Decimal(3)], ids=repr)
 def test_what_is_no_whole_number_or_too_small_is_refused(value):
-    with pytest.raises(InputError, match="^n must be an integer >= 3, got .*1 is usual$"):
+    with pytest.raises(InputError, match=r"^n must be an integer >= 3, got .*1 is usual$"):
         as_integer("n", value, 3, "1 is usual")
 
 
@@ -38,13 +38,13 @@ def test_what_is_out_of_range_is_refused(check, range_, value):
 
 
 def test_a_share_is_at_most_one():
-    with pytest.raises(InputError, match="got 1.5"):
+    with pytest.raises(InputError, match=r"got 1\.5"):
         check_share("x", 1.5, "remedy")
 
 
 @pytest.mark.parametrize("check", [lambda value: as_integer("x", value, 1, ""), lambda value: check_positive("x", value, "")])
 def test_a_number_that_is_text_is_told_from_other_text(check):
-    with pytest.raises(InputError, match="got '1e-3'; this is text, write 0.001 without quotes"):
+    with pytest.raises(InputError, match=r"got '1e-3'; this is text, write 0\.001 without quotes"):
         check("1e-3")
     with pytest.raises(InputError) as caught:
         check("auto")
@@ -55,7 +55,7 @@ def test_a_wrong_choice_names_the_nearest():
     check_choice("kind", "stein", ["stein", "value"])
     with pytest.raises(InputError, match=r"kind must be one of \['stein', 'value'\], got 'steen'; did you mean 'stein'\?"):
         check_choice("kind", "steen", ["stein", "value"])
-    with pytest.raises(InputError, match="got 3$"):
+    with pytest.raises(InputError, match=r"got 3$"):
         check_choice("kind", 3, ["stein", "value"])
 
 

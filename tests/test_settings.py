@@ -670,7 +670,7 @@ class WithActions(RandomEnv):
         ),
         (spaces.Box(-3e38, 3e38, (1,), np.float32), r"action coordinate \(0,\) has bounds -3.* and 3.*narrow bounds"),
         (
-            spaces.Box(np.array([[-1.0], [2.0]]), np.array([[1.0], [2.0]])),
+            spaces.Box(np.float32([[-1], [2]]), np.float32([[1], [2]])),
             r"action coordinate \(1, 0\) has bounds 2.0 and 2.0",
         ),
     ],

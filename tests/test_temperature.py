@@ -186,7 +186,7 @@ def test_settings_of_the_automatic_temperature_act():
     assert after(-0.4, gain=0.01) == pytest.approx(2e-3, rel=1e-4)
     assert after(-9.0, max_step=0.01) == pytest.approx(0.01)
     assert after(-0.2, initial=7.0) == pytest.approx(math.log(7.0))
-    assert AutomaticTemperature(1, hot_entropy=0.5).target.item() == pytest.approx(0.5)
+    assert AutomaticTemperature(1, "auto", hot_entropy=0.5).target.item() == pytest.approx(0.5)
     # a quarter of the cooling may take a quarter of its range
     thermostat = AutomaticTemperature(1, -9.0, initial=1.0, cooling_range=2.0)
     thermostat.start_update(0.25)
@@ -212,11 +212,10 @@ def test_settings_of_the_automatic_temperature_act():
 )
 def test_automatic_temperature_refuses_bad_settings(settings, name):
     with pytest.raises(ValueError, match=f"^{name} must be"):
-        AutomaticTemperature(1, **settings)
+        AutomaticTemperature(1, **{"target_entropy": "auto", **settings})
 
 
 def test_target_is_one_nat_below_zero_per_dimension_unless_told():
-    assert AutomaticTemperature(3).final_target == -1.0
     assert AutomaticTemperature(3, "auto").final_target == -1.0
     assert AutomaticTemperature(4, -2.0).final_target == -0.5
 
