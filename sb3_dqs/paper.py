@@ -41,7 +41,7 @@ class PaperPolicy(DiffusionPolicy):
         critic_betas: tuple[float, float] = (0.9, 0.999),
         **kwargs: Any,
     ):
-        super().__init__(*args, critic_class=critic_class, critic_betas=critic_betas, **kwargs)
+        super().__init__(*args, critic_class=critic_class, critic_betas=critic_betas, **kwargs)  # type: ignore[misc]
 
 
 class PaperCnnPolicy(PaperPolicy, CnnPolicy):
