@@ -43,7 +43,7 @@ def as_integer(name: str, value: Any, minimum: int, remedy: str) -> int:
     """
     is_whole = isinstance(value, Integral) or (isinstance(value, Real) and math.isfinite(value) and float(value).is_integer())
     if isinstance(value, bool) or not is_whole or value < minimum:
-        raise InputError(f"{name} must be an integer >= {minimum}, got {value!r}; {_hint_at_text(value)}{remedy}")
+        raise InputError(f"{name} must be an integer >= {minimum}, got {value!r}; {hint_at_text(value)}{remedy}")
     return int(value)
 
 
@@ -55,7 +55,7 @@ def check_positive(name: str, value: Any, remedy: str) -> None:
     :raises ValueError: if ``value`` is not a finite number > 0
     """
     if not is_finite_number(value) or value <= 0:
-        raise InputError(f"{name} must be a finite number > 0, got {value!r}; {_hint_at_text(value)}{remedy}")
+        raise InputError(f"{name} must be a finite number > 0, got {value!r}; {hint_at_text(value)}{remedy}")
 
 
 def check_share(name: str, value: Any, remedy: str) -> None:
@@ -66,7 +66,7 @@ def check_share(name: str, value: Any, remedy: str) -> None:
     :raises ValueError: if ``value`` is not a number in (0, 1]
     """
     if not is_finite_number(value) or not 0 < value <= 1:
-        raise InputError(f"{name} must be a number in (0, 1], got {value!r}; {_hint_at_text(value)}{remedy}")
+        raise InputError(f"{name} must be a number in (0, 1], got {value!r}; {hint_at_text(value)}{remedy}")
 
 
 def check_sigma_range(sigma_min: Any, sigma_max: Any) -> None:
@@ -89,8 +89,13 @@ def is_finite_number(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _hint_at_text(value: Any) -> str:
-    """What to tell whose number is text: YAML reads ``1e-3`` so, which has no point."""
+def hint_at_text(value: Any) -> str:
+    """
+    What to tell whose number is text: YAML reads ``1e-3`` so, which has no point.
+
+    :param value: found
+    :return: a remedy that ends with a semicolon, or nothing
+    """
     try:
         return f"this is text, write {float(value)!r} without quotes; " if isinstance(value, str) else ""
     except ValueError:

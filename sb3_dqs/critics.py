@@ -56,6 +56,10 @@ class NativeBatchRenorm1d(BatchRenorm1d):
         return r, d
 
 
+# In evaluation mode these are affine; what is derived from them need not be
+FOLDED = (BatchRenorm1d, NativeBatchRenorm1d)
+
+
 class BatchRenormCritic(CrossQCritic):
     """
     The critic of sb3-contrib's CrossQ, arXiv:1902.05605: batch renormalisation before each linear layer, faster.
@@ -218,7 +222,8 @@ def smallest_q_fn(critic: BaseModel, observations: PyTorchObs) -> QFunction:
 
 
 def _asks_q_networks(critic: BaseModel) -> bool:
-    return type(critic).forward in FORWARDS_BY_Q_NETWORKS and not _has_hooks(critic)
+    # the object may have a forward pass of its own
+    return getattr(critic.forward, "__func__", None) in FORWARDS_BY_Q_NETWORKS and not _has_hooks(critic)
 
 
 class _Affine:
@@ -265,7 +270,13 @@ def _folded(network: nn.Module) -> list[Callable[[th.Tensor], th.Tensor]]:
     layers: list[Callable[[th.Tensor], th.Tensor]] = []
     waiting: BatchRenorm | None = None
     for layer in network:
-        if isinstance(layer, BatchRenorm) and not layer.training and waiting is None and not _has_hooks(layer):
+        if (
+            isinstance(layer, BatchRenorm)
+            and type(layer) in FOLDED
+            and not layer.training
+            and waiting is None
+            and not _has_hooks(layer)
+        ):
             waiting = layer
         elif type(layer) is nn.Linear and not _has_hooks(layer):
             layers.append(_Affine(layer.weight, layer.bias) if waiting is None else _fold(waiting, layer))

@@ -219,14 +219,15 @@ class DQS(OffPolicyAlgorithm):
     def _setup_model(self) -> None:
         self._is_set_up = False
         settings.check_settings(self)
-        settings.choose_replay_buffer_anew(self)
-        # The policy gets the diffusion's settings beside the user's policy_kwargs, which stay as they were given
-        user_policy_kwargs = self.policy_kwargs
-        self.policy_kwargs = {**user_policy_kwargs, **self._policy_settings()}
+        # SB3 gets more than the user gave: the diffusion's settings, and those of the buffer's returns
+        policy_kwargs = {**self.policy_kwargs, **self._policy_settings()}
+        for_sb3 = {"policy_kwargs": policy_kwargs, **settings.replay_buffer_settings(self)}
+        given = {name: getattr(self, name) for name in for_sb3}
+        self.__dict__.update(for_sb3)
         try:
             super()._setup_model()
         finally:
-            self.policy_kwargs = user_policy_kwargs
+            self.__dict__.update(given)
         self.actor = self.policy.actor
         self.critic = self.policy.critic
         self.critic_target = self.policy.critic_target
@@ -272,8 +273,11 @@ class DQS(OffPolicyAlgorithm):
         return self.policy.unscale_action(scaled_actions), scaled_actions
 
     def _store_transition(self, replay_buffer: ReplayBuffer, buffer_action: np.ndarray, new_obs: Any, *rest: Any) -> None:
-        reward, dones, _ = rest
-        settings.check_transition(new_obs, reward)
+        reward, dones, infos = rest
+        for observation in (self._last_obs, new_obs):
+            settings.check_transition(observation, reward)
+        for index in dones.nonzero()[0]:
+            settings.check_terminal_observation(infos[index].get("terminal_observation"), int(index))
         super()._store_transition(replay_buffer, buffer_action, new_obs, *rest)
         if self.start_noise is not None and dones.any():
             self.start_noise.restart(th.as_tensor(dones, dtype=th.bool, device=self.device))
@@ -371,6 +375,7 @@ class DQS(OffPolicyAlgorithm):
         progress_bar: bool = False,
     ) -> SelfDQS:
         settings.check_replay_buffer(self)
+        settings.fit_action_noise(self)
         if reset_num_timesteps or self._last_obs is None:  # the environments will start new episodes
             self.start_noise = None
         return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)

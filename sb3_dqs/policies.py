@@ -16,7 +16,7 @@ from stable_baselines3.common.torch_layers import (
     get_actor_critic_arch,
 )
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
-from stable_baselines3.common.utils import get_parameters_by_name, polyak_update
+from stable_baselines3.common.utils import polyak_update
 from torch import nn
 
 from sb3_dqs.checks import InputError
@@ -348,8 +348,8 @@ class DiffusionPolicy(BoundedPolicy):
             return
         polyak_update(self.critic.parameters(), self.critic_target.parameters(), tau)
         # statistics of normalisation layers, see SB3's issue #996
-        names = ["running_", "ra_"]
-        polyak_update(get_parameters_by_name(self.critic, names), get_parameters_by_name(self.critic_target, names), 1.0)
+        for theirs, ours in zip(self.critic.buffers(), self.critic_target.buffers(), strict=True):
+            ours.copy_(theirs)
 
     def forward(self, obs: PyTorchObs, deterministic: bool = False, start_noise: th.Tensor | None = None) -> th.Tensor:
         """

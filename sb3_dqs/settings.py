@@ -2,14 +2,15 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from gymnasium import spaces
-from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer, ReplayBuffer
-from stable_baselines3.common.noise import ActionNoise
+from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
+from stable_baselines3.common.noise import ActionNoise, VectorizedActionNoise
 from stable_baselines3.common.type_aliases import DictReplayBufferSamples, ReplayBufferSamples
 
 from sb3_dqs.checks import InputError, SpaceError, as_integer, check_choice, check_positive, is_finite_number
@@ -102,7 +103,7 @@ def check_argument_names(algorithm: type["DQS"], names: Any) -> None:
     :raises TypeError: (also a ValueError) if it has no such argument; names its counterpart or the nearest match
     """
     parameters = inspect.signature(algorithm.__init__).parameters
-    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
+    if _takes_any(parameters):
         return
     for name in names:
         if name not in parameters:
@@ -144,11 +145,16 @@ def check_settings(model: "DQS") -> None:
     """
     check_action_space(model.action_space)
     _check_policy(model)
+    if model.seed is not None:
+        model.__dict__["seed"] = as_integer("seed", model.seed, 0, "None draws one")
     for name, (minimum, remedy) in INTEGERS.items():
         model.__dict__[name] = as_integer(name, getattr(model, name), minimum, remedy)
     # SB3 keeps it under another name, where load() and a change of it do not reach
     given = model.__dict__.pop("stats_window_size", model._stats_window_size)
     model._stats_window_size = as_integer("stats_window_size", given, 1, "100 is the default")
+    for name in ("ep_info_buffer", "ep_success_buffer"):
+        if model.__dict__.get(name) is not None:
+            model.__dict__[name] = deque(model.__dict__[name], maxlen=model._stats_window_size)
     _check_numbers(model)
     _check_temperature(model)
     _check_replay_buffer_settings(model)
@@ -190,8 +196,9 @@ def _check_policy(model: "DQS") -> None:
         raise InputError(
             f"policy_kwargs must be a dictionary, got {model.policy_kwargs!r}; for example dict(net_arch=[256, 256])"
         )
+    model.__dict__["policy_kwargs"] = dict(model.policy_kwargs)
     for key in model.policy_kwargs:
-        if key in settings_of(type(model)) | {"diffusion_kwargs"}:
+        if key in settings_of(type(model)) | {"diffusion_kwargs", "has_target_network"}:
             raise InputError(f"policy_kwargs must not hold {key!r}; pass it as an argument of {algorithm}")
         if key == "n_critics":
             model.policy_kwargs[key] = as_integer(key, model.policy_kwargs[key], 1, "2 is the default")
@@ -243,7 +250,7 @@ def _check_numbers(model: "DQS") -> None:
 
 def _check_train_freq(model: "DQS") -> None:
     train_freq: Any = model.train_freq
-    frequency, *unit = train_freq if isinstance(train_freq, tuple | list) else (train_freq,)
+    frequency, *unit = train_freq if isinstance(train_freq, tuple | list) and train_freq else (train_freq,)
     frequency = as_integer("train_freq", frequency, 1, "1 trains after every step")
     if not unit:
         model.__dict__["train_freq"] = frequency
@@ -267,32 +274,41 @@ def _check_temperature(model: "DQS") -> None:
 
 
 def _check_replay_buffer_settings(model: "DQS") -> None:
+    if not isinstance(model.replay_buffer_kwargs, dict):
+        raise InputError(f"replay_buffer_kwargs must be a dictionary, got {model.replay_buffer_kwargs!r}")
+    chosen_class = model.replay_buffer_class
+    if chosen_class is not None and not (isinstance(chosen_class, type) and issubclass(chosen_class, ReplayBuffer)):
+        raise InputError(f"replay_buffer_class must be a ReplayBuffer of SB3 or None, got {chosen_class!r}")
+    for name in ("n_steps", "gamma"):
+        if name in model.replay_buffer_kwargs:
+            raise InputError(
+                f"replay_buffer_kwargs must not hold {name!r}; pass {name} as an argument of {type(model).__name__}"
+            )
     if model.n_steps == 1:
         return
     if isinstance(model.observation_space, spaces.Dict):
         raise InputError(f"n_steps={model.n_steps} needs observations that are no Dict: SB3 has no such buffer; use n_steps=1")
-    chosen = model.replay_buffer_class
-    if chosen is not None and not _is_sb3_default(chosen) and not issubclass(chosen, NStepReplayBuffer):
+    chosen = chosen_class
+    if chosen not in (None, ReplayBuffer) and not issubclass(chosen, NStepReplayBuffer):
         raise InputError(
             f"n_steps={model.n_steps} needs SB3's NStepReplayBuffer, and {chosen.__name__} has one-step returns; leave "
             "replay_buffer_class out, or use n_steps=1"
         )
 
 
-def choose_replay_buffer_anew(model: "DQS") -> None:
+def replay_buffer_settings(model: "DQS") -> dict[str, Any]:
     """
-    Forget which of its standard buffers SB3 chose when the model was made: ``n_steps`` and ``gamma`` may differ when loaded.
+    What SB3 is to build the buffer from: it knows n-step returns of its own class alone, and writes into what the user gave.
 
     :param model: about to be set up
+    :return: name -> value of settings of the model, for as long as SB3 sets it up
     """
-    if model.replay_buffer_class is not None and _is_sb3_default(model.replay_buffer_class):
-        model.replay_buffer_class = None
-        kwargs = model.replay_buffer_kwargs
-        model.replay_buffer_kwargs = {name: kwargs[name] for name in kwargs if name not in ("n_steps", "gamma")}
-
-
-def _is_sb3_default(buffer_class: type[ReplayBuffer]) -> bool:
-    return buffer_class in (ReplayBuffer, DictReplayBuffer, NStepReplayBuffer)
+    chosen, kwargs = model.replay_buffer_class, dict(model.replay_buffer_kwargs)
+    if model.n_steps > 1 and chosen in (None, ReplayBuffer):
+        chosen = NStepReplayBuffer
+    if chosen is not None and issubclass(chosen, NStepReplayBuffer):
+        kwargs |= {"n_steps": model.n_steps, "gamma": model.gamma}
+    return {"replay_buffer_class": chosen, "replay_buffer_kwargs": kwargs, "n_steps": 1}
 
 
 def change(model: "DQS", name: str, value: Any) -> None:
@@ -305,10 +321,11 @@ def change(model: "DQS", name: str, value: Any) -> None:
     :raises ValueError: if the setting is fixed, or the value not usable
     """
     algorithm = type(model).__name__
+    parameters = inspect.signature(type(model).__init__).parameters
+    if name not in parameters and not _takes_any(parameters):
+        raise InputError(f"{name} is no setting of {algorithm}")
     if name in FIXED:
         raise InputError(f"{name} is built into the model and cannot change on a live one; {_when_made(name)}")
-    if name not in inspect.signature(type(model).__init__).parameters:
-        raise InputError(f"{name} is no setting of {algorithm}")
     previous = dict(model.__dict__)
     model.__dict__[name] = value
     try:
@@ -343,20 +360,48 @@ def check_replay_buffer(model: "DQS") -> None:
         )
 
 
+def fit_action_noise(model: "DQS") -> None:
+    """
+    SB3 keeps the noise of as many environments as there were first: continue with as many as there are now.
+
+    :param model: about to learn
+    """
+    noise = model.action_noise
+    if isinstance(noise, VectorizedActionNoise) and noise.n_envs != model.n_envs:
+        model.action_noise = VectorizedActionNoise(noise.base_noise, model.n_envs)
+
+
 def check_transition(observations: Any, rewards: np.ndarray) -> None:
     """
     :param observations: of all environments, after a step; array or dictionary of arrays
     :param rewards: (n_envs,)
     :raises ValueError: if one is not finite: it would make the networks so
     """
-    named = observations if isinstance(observations, dict) else {"observation": observations}
-    for name, values in {**named, "reward": rewards}.items():
+    _check_finite({**_named(observations), "reward": rewards})
+
+
+def check_terminal_observation(observation: Any, environment: int) -> None:
+    """
+    :param observation: last of an episode; array, dictionary of arrays, or None where it is not known
+    :param environment: its number
+    :raises ValueError: if it is not finite: where time was over, its value counts
+    """
+    if observation is not None:
+        _check_finite({name: np.asarray(values)[None] for name, values in _named(observation).items()}, environment)
+
+
+def _named(observations: Any) -> dict[str, Any]:
+    return observations if isinstance(observations, dict) else {"observation": observations}
+
+
+def _check_finite(named: dict[str, Any], first_environment: int = 0) -> None:
+    for name, values in named.items():
         values = np.asarray(values)
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             index = int(np.argwhere(~np.isfinite(values))[0][0])
             raise InputError(
-                f"{name} of environment {index} is not finite: {values[index]}. It was not stored, so the model is as it was "
-                "and can be saved; mend the environment (SB3's VecCheckNan finds the step)"
+                f"{name} of environment {first_environment + index} is not finite: {values[index]}. It was not stored, so the "
+                "model is as it was and can be saved; mend the environment (SB3's VecCheckNan finds the step)"
             )
 
 
@@ -373,7 +418,13 @@ def check_batch(batch: ReplayBufferSamples | DictReplayBufferSamples) -> None:
         )
 
 
+def _takes_any(parameters: Mapping[str, inspect.Parameter]) -> bool:
+    return any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
+
+
 def _when_made(name: str) -> str:
+    if name == "policy_kwargs":
+        return "pass it when the model is made"
     return f"pass it when the model is made or, for a saved model, to load(path, {name}=...)"
 
 

@@ -8,7 +8,7 @@ import torch as th
 from stable_baselines3.common.utils import FloatSchedule
 from torch import nn
 
-from sb3_dqs.checks import InputError, as_integer, check_positive, check_share, is_finite_number
+from sb3_dqs.checks import InputError, as_integer, check_positive, check_share, hint_at_text, is_finite_number
 
 # What ``target_entropy="auto"`` stands for, nats per action dimension. A uniform policy has ln 2 = 0.69; it is also SAC's.
 AUTO_ENTROPY_PER_DIMENSION = -1.0
@@ -21,6 +21,9 @@ MIN_Q_SPREAD = 1e-8
 
 # Of a run that is too short for ``cooling_updates``, this share cools; the rest learns at the final entropy
 COOLING_SHARE_OF_RUN = 0.5
+
+# The entropy of a Gaussian policy grows by half a nat per unit of log temperature: a larger gain overshoots
+NEWTON_GAIN = 2.0
 
 # What an update of the actor may measure of its law, see :meth:`~sb3_dqs.diffusion.box.BoxDiffusion.regress`
 MEASURED = ("q_spread", "entropy", "policy_entropy")
@@ -251,7 +254,8 @@ class AutomaticTemperature(Temperature):
         super().observe(measures)
         deficit = self.target - (self.entropy + self.policy_entropy) / 2
         max_step = self.max_step * self._pace()
-        self.log_temperature += (self.gain * self._pace() * deficit).clamp(-max_step, max_step)
+        gain = (self.gain * self._pace()).clamp(max=max(self.gain, NEWTON_GAIN))
+        self.log_temperature += (gain * deficit).clamp(-max_step, max_step)
         self.log_temperature.clamp_(-MAX_ABS_LOG_TEMPERATURE, MAX_ABS_LOG_TEMPERATURE)
         self.stepped_at_share.copy_(self.cooled_share)
 
@@ -289,7 +293,7 @@ def checked_target_entropy(target_entropy: Any, action_dim: int) -> float:
     if not is_finite_number(target_entropy) or target_entropy >= largest:
         raise InputError(
             f"target_entropy must be 'auto' or a number < {largest:.2f} nats, the entropy of uniform actions, got "
-            f"{target_entropy!r}; {AUTO_ENTROPY_PER_DIMENSION} per action dimension is 'auto'"
+            f"{target_entropy!r}; {hint_at_text(target_entropy)}{AUTO_ENTROPY_PER_DIMENSION} per action dimension is 'auto'"
         )
     return float(target_entropy)
 

@@ -38,7 +38,8 @@ class UpdateLog:
         for name, mean in means.items():
             if not math.isfinite(mean):
                 values = rounds.get(name, scalars[name][None])
-                first_bad = int((~th.isfinite(values)).nonzero()[0])
+                # none, where their sum alone overflows
+                first_bad = int((~th.isfinite(values)).int().argmax())
                 numbers: list[int | str] = [*self.figures.get(name, {}), "the last"]
                 self._raise(name, numbers[first_bad], means.get("temperature", math.nan))
         return means

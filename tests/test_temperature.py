@@ -264,9 +264,12 @@ def test_running_means_are_plain_at_first_and_forget_later(thermostat):
     assert thermostat.q_spread.item() == pytest.approx(7.0)
 
 
-@pytest.mark.parametrize("kind", [AutomaticTemperature, ScheduledTemperature])
-def test_measurement_rate_sets_how_fast_they_forget(kind):
-    thermostat = kind(1, measurement_rate=0.5)
+@pytest.mark.parametrize(
+    "thermostat",
+    [AutomaticTemperature(1, -0.5, measurement_rate=0.5), ScheduledTemperature(0.25, measurement_rate=0.5)],
+    ids=["automatic", "scheduled"],
+)
+def test_measurement_rate_sets_how_fast_they_forget(thermostat):
     for value in (0.0, 0.0, 0.0, 8.0):
         thermostat.observe(measures(1.0, value))
     assert thermostat.entropy.item() == 4.0
