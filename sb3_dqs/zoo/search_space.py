@@ -60,14 +60,15 @@ def sample_dqs_params(trial: optuna.Trial, n_actions: int, n_envs: int, addition
     params: dict[str, Any] = {
         "one_minus_gamma": trial.suggest_float("one_minus_gamma", 0.001, 0.05, log=True),
         "learning_rate": trial.suggest_float("learning_rate", 5e-5, 2e-3, log=True),
-        "batch_size_pow": trial.suggest_int("batch_size_pow", 6, 9),
+        "batch_size_pow": trial.suggest_int("batch_size_pow", 7, 9),
         "train_freq": trial.suggest_int("train_freq", 1, 8),
-        "tau": trial.suggest_float("tau", 0.001, 0.03, log=True),
+        # 1 is no target network
+        "tau": trial.suggest_categorical("tau", [1.0, 0.02, 0.005]),
         "net_arch": trial.suggest_categorical("net_arch", ["small", "medium", "big"]),
-        # At most four times the product of the defaults, 8 and 64; pairs of proposals need an even number of samples, and
-        # the regression points are rows of the batch, of at least 64
+        # At most four times the product of the defaults, 8 and 128; pairs of proposals need an even number of samples, and
+        # the regression points are rows of the batch, of at least 128
         "n_score_samples_pow": trial.suggest_int("n_score_samples_pow", 2, 5),
-        "actor_batch_size_pow": trial.suggest_int("actor_batch_size_pow", 4, 6),
+        "actor_batch_size_pow": trial.suggest_int("actor_batch_size_pow", 5, 7),
         "n_diffusion_steps": trial.suggest_int("n_diffusion_steps", 3, 7),
         "n_action_candidates_pow": trial.suggest_int("n_action_candidates_pow", 0, 4),
         "policy_delay": trial.suggest_int("policy_delay", 1, 3),
@@ -76,7 +77,7 @@ def sample_dqs_params(trial: optuna.Trial, n_actions: int, n_envs: int, addition
         "automatic_temperature": trial.suggest_categorical("automatic_temperature", [True, False]),
     }
     if params["automatic_temperature"]:
-        # -0.5 per action dimension is the default, 0.69 is uniform
+        # -1 per action dimension is the default, 0.69 is uniform
         params["target_entropy"] = trial.suggest_float("target_entropy", -1.5 * n_actions, 0.3 * n_actions)
     else:
         # units of Q; 0.05 is the published constant

@@ -149,8 +149,16 @@ def test_what_it_does_not_hold_is_refused():
     env = DummyVecEnv([lambda: RandomEnv(spaces.Dict({"x": spaces.Box(-1.0, 1.0, (2,))}))])
     with pytest.raises(ValueError, match="does not hold Dict observations; use SB3's DictReplayBuffer"):
         DQS("MultiInputPolicy", env, replay_buffer_class=DeviceReplayBuffer, **SMALL)
+    kwargs = {"handle_timeout_termination": False}
     with pytest.raises(ValueError, match="does not support optimize_memory_usage=True"):
-        DQS("MlpPolicy", "Pendulum-v1", replay_buffer_class=DeviceReplayBuffer, optimize_memory_usage=True, **SMALL)
+        DQS(
+            "MlpPolicy",
+            "Pendulum-v1",
+            replay_buffer_class=DeviceReplayBuffer,
+            replay_buffer_kwargs=kwargs,
+            optimize_memory_usage=True,
+            **SMALL,
+        )
 
 
 class Derived(DeviceReplayBuffer):

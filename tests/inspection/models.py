@@ -1,6 +1,7 @@
 """Small models whose critic is known."""
 
 import torch as th
+from sb3_contrib.common.torch_layers import BatchRenorm
 
 
 def small():
@@ -16,17 +17,22 @@ def small():
 
 
 def linear_critic(model, slopes):
-    """Let every Q network of the model be ``slopes @ action``, whatever the observation."""
-    features_dim = model.critic.q_networks[0][0].in_features - len(slopes)
+    """Let every Q network of the model, in evaluation mode, be ``slopes @ action``, whatever the observation."""
     for q_network in model.critic.q_networks:
-        first, last = q_network[0], q_network[-1]
+        first, *middle, last = [layer for layer in q_network if isinstance(layer, th.nn.Linear)]
+        features_dim = first.in_features - len(slopes)
         with th.no_grad():
             for parameter in q_network.parameters():
                 parameter.zero_()
+            for norm in (layer for layer in q_network if isinstance(layer, BatchRenorm)):
+                # the identity
+                norm.ra_mean.zero_()
+                norm.ra_var.fill_(1.0)
+                norm.scale.fill_((1.0 + norm.eps) ** 0.5)
             # relu(z) - relu(-z) = z through every layer
             for j, slope in enumerate(slopes):
                 first.weight[2 * j, features_dim + j], first.weight[2 * j + 1, features_dim + j] = slope, -slope
-            for layer in q_network[2:-1:2]:
+            for layer in middle:
                 layer.weight.copy_(th.eye(layer.out_features))
             last.weight[0, : 2 * len(slopes)] = th.tensor([1.0, -1.0] * len(slopes))
     return model
