@@ -5,12 +5,10 @@ import math
 import pathlib
 from typing import Any, ClassVar, TypeVar
 
-import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.noise import ActionNoise
-from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.preprocessing import get_action_dim
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, PyTorchObs, Schedule
@@ -29,7 +27,7 @@ from sb3_dqs.critics import (
     transition_values,
 )
 from sb3_dqs.diffusion.estimators import Regression
-from sb3_dqs.exploration import CorrelatedNoise, takes_start_noise
+from sb3_dqs.exploration import ExploringAlgorithm
 from sb3_dqs.policies import CnnPolicy, DiffusionActor, DiffusionPolicy, MlpPolicy, MultiInputPolicy
 from sb3_dqs.temperature import AutomaticTemperature, ScheduledTemperature, Temperature, cooled_share
 from sb3_dqs.update_log import UpdateLog
@@ -42,7 +40,7 @@ Figures = dict[str, th.Tensor]
 WALL = 0.99
 
 
-class DQS(OffPolicyAlgorithm):
+class DQS(ExploringAlgorithm):
     """
     Diffusion Q-Sampling (DQS)
 
@@ -233,7 +231,7 @@ class DQS(OffPolicyAlgorithm):
         self.critic_target = self.policy.critic_target
         self.action_dim = get_action_dim(self.action_space)
         self._setup_temperature()
-        self.start_noise: CorrelatedNoise | None = None
+        self.start_noise = None
         self._is_set_up = True
 
     def _policy_settings(self) -> dict[str, Any]:
@@ -257,30 +255,6 @@ class DQS(OffPolicyAlgorithm):
         # a model that is loaded, or changed, is somewhere on its schedule
         thermostat.start_round(self._current_progress_remaining)
         self.thermostat = thermostat.to(self.device)
-
-    def _sample_action(
-        self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
-    ) -> tuple[np.ndarray, np.ndarray]:
-        is_warm_up = self.num_timesteps < learning_starts
-        if is_warm_up or self.exploration_correlation_time == 0 or not takes_start_noise(self.policy):
-            return super()._sample_action(learning_starts, action_noise, n_envs)
-        if self.start_noise is None:
-            self.start_noise = CorrelatedNoise(n_envs, self.action_dim, self.exploration_correlation_time, self.device)
-        start_noise = self.start_noise.step(persistent_share=1 - self.cooled_share)
-        scaled_actions = self.policy.sample_from(self._last_obs, start_noise)  # type: ignore[arg-type]
-        if action_noise is not None:
-            scaled_actions = np.clip(scaled_actions + action_noise(), -1, 1)
-        return self.policy.unscale_action(scaled_actions), scaled_actions
-
-    def _store_transition(self, replay_buffer: ReplayBuffer, buffer_action: np.ndarray, new_obs: Any, *rest: Any) -> None:
-        reward, dones, infos = rest
-        for observation in (self._last_obs, new_obs):
-            settings.check_transition(observation, reward)
-        for index in dones.nonzero()[0]:
-            settings.check_terminal_observation(infos[index].get("terminal_observation"), int(index))
-        super()._store_transition(replay_buffer, buffer_action, new_obs, *rest)
-        if self.start_noise is not None and dones.any():
-            self.start_noise.restart(th.as_tensor(dones, dtype=th.bool, device=self.device))
 
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:
         # Switch to train mode (this affects batch norm / dropout)

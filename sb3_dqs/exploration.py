@@ -4,9 +4,16 @@ import functools
 import inspect
 import math
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import torch as th
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.noise import ActionNoise
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from torch import nn
+
+from sb3_dqs import settings
 
 
 class CorrelatedNoise:
@@ -50,6 +57,46 @@ class CorrelatedNoise:
         :param has_ended: (n_envs,), bool
         """
         self.persistent = th.where(has_ended[:, None], th.randn_like(self.persistent), self.persistent)
+
+
+class ExploringAlgorithm(OffPolicyAlgorithm):
+    """
+    SB3's off-policy algorithm, where the policy is told from which noise to start the actions that are taken in training.
+
+    What the environments answer is checked here, before it is stored.
+    """
+
+    policy: Any
+    action_dim: int
+    exploration_correlation_time: float
+    # how far the noise has faded, in [0, 1]
+    cooled_share: float
+    # goes on while episodes go on; None where they start anew
+    start_noise: CorrelatedNoise | None
+
+    def _sample_action(
+        self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
+    ) -> tuple[np.ndarray, np.ndarray]:
+        is_warm_up = self.num_timesteps < learning_starts
+        if is_warm_up or self.exploration_correlation_time == 0 or not takes_start_noise(self.policy):
+            return super()._sample_action(learning_starts, action_noise, n_envs)
+        if self.start_noise is None:
+            self.start_noise = CorrelatedNoise(n_envs, self.action_dim, self.exploration_correlation_time, self.device)
+        start_noise = self.start_noise.step(persistent_share=1 - self.cooled_share)
+        scaled_actions = self.policy.sample_from(self._last_obs, start_noise)
+        if action_noise is not None:
+            scaled_actions = np.clip(scaled_actions + action_noise(), -1, 1)
+        return self.policy.unscale_action(scaled_actions), scaled_actions
+
+    def _store_transition(self, replay_buffer: ReplayBuffer, buffer_action: np.ndarray, new_obs: Any, *rest: Any) -> None:
+        reward, dones, infos = rest
+        for observation in (self._last_obs, new_obs):
+            settings.check_transition(observation, reward)
+        for index in dones.nonzero()[0]:
+            settings.check_terminal_observation(infos[index].get("terminal_observation"), int(index))
+        super()._store_transition(replay_buffer, buffer_action, new_obs, *rest)
+        if self.start_noise is not None and dones.any():
+            self.start_noise.restart(th.as_tensor(dones, dtype=th.bool, device=self.device))
 
 
 def takes_start_noise(policy: nn.Module) -> bool:

@@ -21,9 +21,10 @@ PACKAGE = Path(sb3_dqs.__file__).parent
 # From the ground up: a room may import from floors below its own, never from its neighbours
 FLOORS = (
     {"checks", "version"},
-    {"diffusion", "temperature", "exploration", "update_log", "envs"},
+    {"diffusion", "temperature", "update_log", "envs"},
     {"critics"},
     {"settings", "policies"},
+    {"exploration"},
     {"dqs"},
     {"paper"},
     {""},  # what `import sb3_dqs` shows

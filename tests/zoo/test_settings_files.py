@@ -26,7 +26,6 @@ PROMISED = [
 
 # What an entry may hold beside what it inherits: facts about the environment. A tuned entry is listed here by name.
 FACTS = {"n_timesteps", "learning_starts", "env_wrapper"}
-TUNED: dict[str, set[str]] = {"dqs": set(), "dqs_paper": set()}
 # rl-zoo3's own sac.yml takes gamma 0.999 for it, since its speed shows late
 SWIMMER = {"Swimmer-v4", "Swimmer-v5"}
 
@@ -50,7 +49,7 @@ def manager_of(algo, env_id, folder, **settings):
 
 
 @pytest.mark.parametrize("algo", list(ALGORITHMS))
-def test_every_entry_says_something_and_nothing_but_facts_unless_it_is_tuned(algo):
+def test_every_entry_says_something_and_nothing_but_facts(algo):
     entries = read(algo)
     assert next(iter(entries)) == "default"
     assert entries["default"] == {"n_timesteps": 1_000_000, "policy": "MlpPolicy"}
@@ -58,7 +57,7 @@ def test_every_entry_says_something_and_nothing_but_facts_unless_it_is_tuned(alg
         usable_settings(settings, algo, "this test")
         own = {name for name, value in settings.items() if value != entries["default"].get(name)}
         assert own or env_id == "default", env_id
-        assert own <= FACTS | ({"gamma"} if env_id in SWIMMER else set()) or env_id in TUNED[algo], env_id
+        assert own <= FACTS | ({"gamma"} if env_id in SWIMMER else set()), env_id
 
 
 def test_warm_up_of_mujoco_is_that_of_the_zoos_own_settings():
