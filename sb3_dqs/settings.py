@@ -91,7 +91,7 @@ def settings_of(algorithm: type["DQS"]) -> set[str]:
     return {
         name
         for base in algorithm.__mro__
-        if base.__module__.startswith("sb3_dqs") or base is algorithm
+        if "__init__" in vars(base) and (base.__module__.startswith("sb3_dqs") or base is algorithm)
         for name in inspect.signature(base.__init__).parameters  # type: ignore[misc]
     } - NOT_SETTINGS
 
