@@ -40,8 +40,8 @@ class NativeBatchRenorm1d(BatchRenorm1d):
         :param x: (batch, num_features), at least two rows in training mode
         :return: normalised, of the same shape
         """
-        scale: th.Tensor = self.scale
-        bias: th.Tensor = self.bias
+        scale: th.Tensor = self.scale if self.affine else th.ones_like(self.ra_mean)
+        bias: th.Tensor = self.bias if self.affine else th.zeros_like(self.ra_mean)
         if self.training:
             if self.steps > self.warmup_steps:
                 r, d = self._corrections(x.detach())
@@ -64,7 +64,7 @@ class BatchRenormCritic(CrossQCritic):
     """
     The critic of sb3-contrib's CrossQ, arXiv:1902.05605: batch renormalisation before each linear layer, faster.
 
-    :param critic_kwargs: as sb3-contrib's ``CrossQCritic``, see :class:`~sb3_dqs.policies.DiffusionPolicy`
+    Arguments are those of sb3-contrib's ``CrossQCritic``; in a policy, its own go into ``critic_kwargs``.
     """
 
     def __init__(self, *args: Any, **kwargs: Any):
@@ -188,7 +188,7 @@ def smallest_q(critic: BaseModel, observations: PyTorchObs, actions: th.Tensor) 
     """
     if _asks_q_networks(critic):
         features = critic.extract_features(observations, critic.features_extractor)  # type: ignore[arg-type]
-        inputs = th.cat([features.expand(*actions.shape[:-1], -1), actions], dim=-1).flatten(end_dim=-2)
+        inputs = _rows(features, actions)
         q_values = [network(inputs) for network in critic.q_networks]  # type: ignore[union-attr]
     else:
         repeated = tree_map(lambda values: values.expand(len(actions), *values.shape).flatten(end_dim=1), observations)
@@ -226,6 +226,11 @@ def _asks_q_networks(critic: BaseModel) -> bool:
     return getattr(critic.forward, "__func__", None) in FORWARDS_BY_Q_NETWORKS and not _has_hooks(critic)
 
 
+def _rows(features: th.Tensor, actions: th.Tensor) -> th.Tensor:
+    """Inputs of a Q network, (n * batch, features_dim + action_dim), for actions (n, batch, action_dim)."""
+    return th.cat([features.expand(*actions.shape[:-1], -1), actions], dim=-1).flatten(end_dim=-2)
+
+
 class _Affine:
     def __init__(self, weight: th.Tensor, bias: th.Tensor | None):
         self.weight, self.bias = weight, bias
@@ -239,12 +244,7 @@ def _conditioned(network: nn.Module, features: th.Tensor) -> QFunction:
     layers = _folded(network)
     first = layers[0] if layers else None
     if not isinstance(first, _Affine):
-
-        def on_all_inputs(actions: th.Tensor) -> th.Tensor:
-            inputs = th.cat([features.expand(*actions.shape[:-1], -1), actions], dim=-1)
-            return network(inputs.flatten(end_dim=-2)).view(actions.shape[:-1])
-
-        return on_all_inputs
+        return lambda actions: network(_rows(features, actions)).view(actions.shape[:-1])
 
     features_dim = features.shape[-1]
     features_part = F.linear(features, first.weight[:, :features_dim], first.bias)

@@ -13,7 +13,7 @@ from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.common.noise import ActionNoise, VectorizedActionNoise
 from stable_baselines3.common.type_aliases import DictReplayBufferSamples, ReplayBufferSamples
 
-from sb3_dqs.checks import InputError, SpaceError, as_integer, check_choice, check_positive, is_finite_number
+from sb3_dqs.checks import InputError, SpaceError, as_integer, check_choice, check_positive, hint_at_text, is_finite_number
 from sb3_dqs.temperature import checked_target_entropy
 
 if TYPE_CHECKING:
@@ -222,21 +222,22 @@ def _checked_net_arch(net_arch: Any) -> Any:
 
 
 def _check_numbers(model: "DQS") -> None:
-    for name in ("gamma", "tau"):
+    for name, remedy in (("gamma", "0.99 is the default"), ("tau", "1 is no target network")):
         value = getattr(model, name)
         if not is_finite_number(value) or not 0 <= value <= 1:
-            raise InputError(f"{name} must be a number in [0, 1], got {value!r}{_as_number(value)}")
+            raise InputError(f"{name} must be a number in [0, 1], got {value!r}; {hint_at_text(value)}{remedy}")
     learning_rate = model.learning_rate
     if not callable(learning_rate) and not (is_finite_number(learning_rate) and learning_rate >= 0):
         raise InputError(
-            f"learning_rate must be a finite number >= 0 or a schedule, got {learning_rate!r}{_as_number(learning_rate)}"
+            f"learning_rate must be a finite number >= 0 or a schedule, got {learning_rate!r}; {hint_at_text(learning_rate)}"
+            "a schedule maps the progress that remains, from 1 to 0, to the rate"
         )
     check_positive("actor_learning_rate_factor", model.actor_learning_rate_factor, "1 gives both the same rate")
     correlation_time = model.exploration_correlation_time
     if not is_finite_number(correlation_time) or correlation_time < 0:
         raise InputError(
-            f"exploration_correlation_time must be a finite number of steps >= 0, got {correlation_time!r}"
-            f"{_as_number(correlation_time)}; 0 explores without correlation"
+            f"exploration_correlation_time must be a finite number of steps >= 0, got {correlation_time!r}; "
+            f"{hint_at_text(correlation_time)}0 explores without correlation"
         )
     _check_train_freq(model)
     if model.action_noise is not None and not isinstance(model.action_noise, ActionNoise):
@@ -263,8 +264,10 @@ def _check_train_freq(model: "DQS") -> None:
 def _check_temperature(model: "DQS") -> None:
     if isinstance(model.temperature, str):
         if model.temperature != "auto":
-            hint = _as_number(model.temperature)
-            raise InputError(f"temperature must be a number > 0, a schedule or 'auto', got {model.temperature!r}{hint}")
+            raise InputError(
+                f"temperature must be a number > 0, a schedule or 'auto', got {model.temperature!r}; "
+                f"{hint_at_text(model.temperature)}'auto' learns it"
+            )
         checked_target_entropy(model.target_entropy, int(np.prod(model.action_space.shape)))  # type: ignore[arg-type]
     elif model.target_entropy != "auto":
         raise InputError(
@@ -276,9 +279,9 @@ def _check_temperature(model: "DQS") -> None:
 def _check_replay_buffer_settings(model: "DQS") -> None:
     if not isinstance(model.replay_buffer_kwargs, dict):
         raise InputError(f"replay_buffer_kwargs must be a dictionary, got {model.replay_buffer_kwargs!r}")
-    chosen_class = model.replay_buffer_class
-    if chosen_class is not None and not (isinstance(chosen_class, type) and issubclass(chosen_class, ReplayBuffer)):
-        raise InputError(f"replay_buffer_class must be a ReplayBuffer of SB3 or None, got {chosen_class!r}")
+    chosen = model.replay_buffer_class
+    if chosen is not None and not (isinstance(chosen, type) and issubclass(chosen, ReplayBuffer)):
+        raise InputError(f"replay_buffer_class must be a ReplayBuffer of SB3 or None, got {chosen!r}")
     for name in ("n_steps", "gamma"):
         if name in model.replay_buffer_kwargs:
             raise InputError(
@@ -288,7 +291,6 @@ def _check_replay_buffer_settings(model: "DQS") -> None:
         return
     if isinstance(model.observation_space, spaces.Dict):
         raise InputError(f"n_steps={model.n_steps} needs observations that are no Dict: SB3 has no such buffer; use n_steps=1")
-    chosen = chosen_class
     if chosen not in (None, ReplayBuffer) and not issubclass(chosen, NStepReplayBuffer):
         raise InputError(
             f"n_steps={model.n_steps} needs SB3's NStepReplayBuffer, and {chosen.__name__} has one-step returns; leave "
@@ -438,10 +440,3 @@ def hint_for(name: str, known: set[str]) -> str:
         return f"its counterpart: {COUNTERPARTS[name]}"
     nearest = get_close_matches(name, known, n=1)
     return f"did you mean {nearest[0]!r}?" if nearest else f"it has {sorted(known)}"
-
-
-def _as_number(value: Any) -> str:
-    try:
-        return f"; this is text, write {float(value)!r} without quotes" if isinstance(value, str) else ""
-    except ValueError:
-        return ""

@@ -253,8 +253,9 @@ class AutomaticTemperature(Temperature):
         """
         super().observe(measures)
         deficit = self.target - (self.entropy + self.policy_entropy) / 2
-        max_step = self.max_step * self._pace()
-        gain = (self.gain * self._pace()).clamp(max=max(self.gain, NEWTON_GAIN))
+        pace = self._pace()
+        max_step = self.max_step * pace
+        gain = (self.gain * pace).clamp(max=max(self.gain, NEWTON_GAIN))
         self.log_temperature += (gain * deficit).clamp(-max_step, max_step)
         self.log_temperature.clamp_(-MAX_ABS_LOG_TEMPERATURE, MAX_ABS_LOG_TEMPERATURE)
         self.stepped_at_share.copy_(self.cooled_share)
