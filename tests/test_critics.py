@@ -195,6 +195,16 @@ def test_after_warm_up_the_output_is_that_of_the_running_statistics():
     th.testing.assert_close(ours(rows), th.tensor(expected, dtype=th.float64))
 
 
+@pytest.mark.parametrize("is_training", [True, False])
+def test_renormalisation_without_an_affine_part_leaves_scale_and_bias_alone(is_training):
+    # rows -1 and 1: standard deviation 1 of the batch itself, and the running statistics of the start are 0 and 1
+    norm = NativeBatchRenorm1d(1, eps=1e-12, affine=False).double().train(is_training)
+    norm.scale.data.fill_(7.0)
+    norm.bias.data.fill_(7.0)
+    rows = th.tensor([[-1.0], [1.0]], dtype=th.float64)
+    th.testing.assert_close(norm(rows), rows)
+
+
 def test_in_evaluation_mode_native_renormalisation_is_exactly_that_of_sb3_contrib():
     ours, theirs = renormalisations(warmup_steps=0)
     for module in (ours, theirs):
