@@ -350,8 +350,6 @@ class DQS(ExploringAlgorithm):
     ) -> SelfDQS:
         settings.check_replay_buffer(self)
         settings.fit_action_noise(self)
-        if reset_num_timesteps or self._last_obs is None:  # the environments will start new episodes
-            self.start_noise = None
         return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
 
     @classmethod

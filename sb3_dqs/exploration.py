@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import torch as th
 from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.type_aliases import MaybeCallback
 from torch import nn
 
 from sb3_dqs import settings
@@ -74,6 +76,15 @@ class ExploringAlgorithm(OffPolicyAlgorithm):
     # goes on while episodes go on; None where they start anew
     start_noise: CorrelatedNoise | None
 
+    def _setup_learn(
+        self, total_timesteps: int, callback: MaybeCallback = None, reset_num_timesteps: bool = True, *rest: Any, **kwargs: Any
+    ) -> tuple[int, BaseCallback]:
+        if reset_num_timesteps or self._last_obs is None:  # the environments will start new episodes
+            self.start_noise = None
+        prepared = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, *rest, **kwargs)
+        settings.check_observations(self._last_obs)
+        return prepared
+
     def _sample_action(
         self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -90,8 +101,7 @@ class ExploringAlgorithm(OffPolicyAlgorithm):
 
     def _store_transition(self, replay_buffer: ReplayBuffer, buffer_action: np.ndarray, new_obs: Any, *rest: Any) -> None:
         reward, dones, infos = rest
-        for observation in (self._last_obs, new_obs):
-            settings.check_transition(observation, reward)
+        settings.check_transition(new_obs, reward)
         for index in dones.nonzero()[0]:
             settings.check_terminal_observation(infos[index].get("terminal_observation"), int(index))
         super()._store_transition(replay_buffer, buffer_action, new_obs, *rest)

@@ -382,6 +382,14 @@ def check_transition(observations: Any, rewards: np.ndarray) -> None:
     _check_finite({**_named(observations), "reward": rewards})
 
 
+def check_observations(observations: Any) -> None:
+    """
+    :param observations: first ones of all environments; array or dictionary of arrays
+    :raises ValueError: if one is not finite
+    """
+    _check_finite(_named(observations))
+
+
 def check_terminal_observation(observation: Any, environment: int) -> None:
     """
     :param observation: last of an episode; array, dictionary of arrays, or None where it is not known
