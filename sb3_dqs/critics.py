@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from torch.utils._pytree import tree_map
 
 from sb3_dqs.diffusion.estimators import QFunction
+from sb3_dqs.diffusion.networks import apply_modules, without_bookkeeping
 
 Batch = ReplayBufferSamples | DictReplayBufferSamples
 
@@ -48,6 +49,12 @@ class NativeBatchRenorm1d(BatchRenorm1d):
                 scale, bias = scale * r, bias + scale * d
             self.steps += 1
         return F.batch_norm(x, self.ra_mean, self.ra_var, scale, bias, self.training, self.momentum, self.eps)
+
+    def in_evaluation(self) -> Callable[[th.Tensor], th.Tensor]:
+        """What :meth:`forward` computes in evaluation mode, with nothing left to look up."""
+        scale, bias = (self.scale, self.bias) if self.affine else (None, None)
+        mean, variance, eps = self.ra_mean, self.ra_var, self.eps
+        return lambda x: th.batch_norm(x, scale, bias, mean, variance, False, 0.0, eps, True)
 
     def _corrections(self, x: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
         running_std = (self.ra_var + self.eps).sqrt()
@@ -189,7 +196,7 @@ def smallest_q(critic: BaseModel, observations: PyTorchObs, actions: th.Tensor) 
     if _asks_q_networks(critic):
         features = critic.extract_features(observations, critic.features_extractor)  # type: ignore[arg-type]
         inputs = _rows(features, actions)
-        q_values = [network(inputs) for network in critic.q_networks]  # type: ignore[union-attr]
+        q_values = [apply_modules(_layers(network), inputs) for network in critic.q_networks]  # type: ignore[union-attr]
     else:
         repeated = tree_map(lambda values: values.expand(len(actions), *values.shape).flatten(end_dim=1), observations)
         q_values = critic(repeated, actions.flatten(end_dim=1))
@@ -229,6 +236,18 @@ def _asks_q_networks(critic: BaseModel) -> bool:
 def _rows(features: th.Tensor, actions: th.Tensor) -> th.Tensor:
     """Inputs of a Q network, (n * batch, features_dim + action_dim), for actions (n, batch, action_dim)."""
     return th.cat([features.expand(*actions.shape[:-1], -1), actions], dim=-1).flatten(end_dim=-2)
+
+
+def _layers(network: nn.Module) -> list[Callable[[th.Tensor], th.Tensor]]:
+    """The layers of an ``nn.Sequential``, as cheap as they can be called; another kind of network as a whole."""
+    if type(network) is not nn.Sequential or _has_hooks(network):
+        return [network]
+    return [
+        layer.in_evaluation()
+        if type(layer) is NativeBatchRenorm1d and not layer.training and not _has_hooks(layer)
+        else without_bookkeeping(layer)
+        for layer in network
+    ]
 
 
 class _Affine:

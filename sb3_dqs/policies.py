@@ -167,8 +167,9 @@ class DiffusionActor(BoundedPolicy):
         features = self.extract_features(obs, self.features_extractor)
         # .shape, not len(): exported programs keep the batch size open
         n_candidates, batch_size = self.start_noise.shape[0], features.shape[0]
-        start_noise = self.start_noise[:, None].expand(-1, batch_size, -1).reshape(-1, self.action_dim)
-        actions = self.diffusion.sample_actions(features.repeat(n_candidates, 1), start_noise)
+        start_noise = self.start_noise[:, None].expand(-1, batch_size, -1).flatten(end_dim=1)
+        features = features.expand(n_candidates, *features.shape).flatten(end_dim=1)
+        actions = self.diffusion.sample_actions(features, start_noise)
         return actions.view(n_candidates, batch_size, self.action_dim)
 
 

@@ -9,7 +9,7 @@ import torch as th
 from torch import nn
 from torch.nn import functional as F
 
-from sb3_dqs.diffusion.proposals import truncated_normal_mean
+from sb3_dqs.diffusion.proposals import TruncatedNormalMean, truncated_normal_mean
 
 FloatOrTensor = TypeVar("FloatOrTensor", float, th.Tensor)
 
@@ -86,7 +86,7 @@ def apply_modules(modules: Iterable[Callable[[th.Tensor], th.Tensor]], hidden: t
     return hidden
 
 
-def _without_bookkeeping(module: nn.Module) -> Callable[[th.Tensor], th.Tensor]:
+def without_bookkeeping(module: nn.Module) -> Callable[[th.Tensor], th.Tensor]:
     """The function that a plain module computes: for one row, calling the module itself takes as long as computing it."""
     if module._forward_hooks or module._forward_pre_hooks:
         return module
@@ -187,6 +187,7 @@ class PreconditionedDenoiser(nn.Module):
         self.levels = levels
         self.register_buffer("level_embeddings", self.embed(th.tensor(levels).unsqueeze(1)), persistent=False)
         self.network = mlp(features_dim + action_dim + 2 * n_frequencies, action_dim, net_arch, activation_fn)
+        self.uniform_denoisers = nn.ModuleList(TruncatedNormalMean(sigma) for sigma in levels)
 
     def c_out(self, sigma: FloatOrTensor) -> FloatOrTensor:
         return sigma * self.sigma_data / (sigma**2 + self.sigma_data**2) ** 0.5
@@ -225,16 +226,18 @@ class PreconditionedDenoiser(nn.Module):
             E[a | x], (batch, action_dim)
         """
         features_part, rest_weight, later_modules = FirstLayer.of(self.network, features)
-        later_layers = [_without_bookkeeping(module) for module in later_modules]
+        later_layers = [without_bookkeeping(module) for module in later_modules]
         action_dim = self.action_dim
         action_weight, embedding_weight = rest_weight[:, :action_dim].t(), rest_weight[:, action_dim:]
         level_parts = F.linear(self.level_embeddings, embedding_weight).unsqueeze(1)
-        constant_parts = dict(zip(self.levels, (features_part + level_parts).unbind(), strict=True))
+        constant_parts = (features_part + level_parts).unbind()
+        at_level = dict(zip(self.levels, zip(constant_parts, self.uniform_denoisers, strict=True), strict=True))
 
         def denoise(noisy_actions: th.Tensor, sigma: float) -> th.Tensor:
-            hidden = th.addmm(constant_parts[sigma], noisy_actions, action_weight, alpha=self.c_in(sigma))
+            constant_part, uniform_denoiser = at_level[sigma]
+            hidden = th.addmm(constant_part, noisy_actions, action_weight, alpha=self.c_in(sigma))
             output = apply_modules(later_layers, hidden)
-            return truncated_normal_mean(noisy_actions, sigma).add_(output, alpha=self.c_out(sigma))
+            return uniform_denoiser(noisy_actions).add_(output, alpha=self.c_out(sigma))
 
         return denoise
 

@@ -5,7 +5,7 @@ import pytest
 import torch as th
 from scipy import stats
 
-from sb3_dqs.diffusion.proposals import TruncatedNormal, antithetic_uniforms, truncated_normal_mean
+from sb3_dqs.diffusion.proposals import TruncatedNormal, TruncatedNormalMean, antithetic_uniforms, truncated_normal_mean
 
 
 def law(mean, sigma, dtype=th.float64):
@@ -49,18 +49,28 @@ def test_pairs_cancel_around_the_mean_inside_the_box():
     assert abs(proposals.mean() - 0.3) < 1e-9
 
 
-@pytest.mark.parametrize("dtype", [th.float32, th.float64])
-@pytest.mark.parametrize("sigma", [0.02, 0.3, 3.0])
-def test_mean_of_the_truncated_normal(sigma, dtype):
+def mean_at_one_sigma(mean, sigma):
+    return TruncatedNormalMean(sigma.item())(mean)
+
+
+@pytest.mark.parametrize(
+    ("function", "dtype"),
+    [(truncated_normal_mean, th.float32), (truncated_normal_mean, th.float64), (mean_at_one_sigma, th.float32)],
+)
+@pytest.mark.parametrize("sigma", [0.02, 0.15, 0.3, 3.0])
+def test_mean_of_the_truncated_normal(function, dtype, sigma):
     means = np.concatenate([np.linspace(-1, 1, 21), 1 + sigma * np.array([2.0, 6.0, 11.0]), -1 - sigma * np.array([3.0, 9.0])])
     expected = [stats.truncnorm.mean((-1 - m) / sigma, (1 - m) / sigma, loc=m, scale=sigma) for m in means]
-    found = truncated_normal_mean(th.as_tensor(means, dtype=dtype), sigma)
+    given = th.as_tensor(means, dtype=dtype)
+    found = function(given, th.tensor(sigma, dtype=dtype))
     # float32 carries 1e-7 of the distance 11 to the wall and of its square, in units of sigma
     assert np.abs(found.double().numpy() - expected).max() < (1e-4 * sigma + 2e-6 if dtype == th.float32 else 1e-7)
+    assert th.equal(given, th.as_tensor(means, dtype=dtype))
 
 
-def test_mean_of_the_truncated_normal_is_finite_and_at_the_wall_far_outside():
-    found = truncated_normal_mean(th.tensor([-40.0, -4.0, 4.0, 40.0]), 0.02)
+@pytest.mark.parametrize("function", [truncated_normal_mean, mean_at_one_sigma])
+def test_mean_of_the_truncated_normal_is_finite_and_at_the_wall_far_outside(function):
+    found = function(th.tensor([-40.0, -4.0, 4.0, 40.0]), th.tensor(0.02))
     th.testing.assert_close(found, th.tensor([-1.0, -1.0, 1.0, 1.0]), atol=0.01, rtol=0.0)
 
 
