@@ -11,7 +11,7 @@ from stable_baselines3.common.policies import BaseModel, ContinuousCritic
 from stable_baselines3.common.type_aliases import DictReplayBufferSamples, PyTorchObs, ReplayBufferSamples
 from torch import nn
 from torch.nn import functional as F
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from sb3_dqs.diffusion.estimators import QFunction
 from sb3_dqs.diffusion.networks import apply_modules, without_bookkeeping
@@ -62,6 +62,9 @@ class NativeBatchRenorm1d(BatchRenorm1d):
         d = ((x.mean(dim=0) - self.ra_mean) / running_std).clamp(-self.dmax, self.dmax)
         return r, d
 
+
+# For fewer observations, what is computed once for all calls takes longer than the calls themselves
+MIN_ROWS_TO_PREPARE = 16
 
 # In evaluation mode these are affine; what is derived from them need not be
 FOLDED = (BatchRenorm1d, NativeBatchRenorm1d)
@@ -207,16 +210,16 @@ def smallest_q_fn(critic: BaseModel, observations: PyTorchObs) -> QFunction:
     """
     The critic as a function of the action alone: the one place where SB3's networks meet the diffusion's mathematics.
 
-    It is :func:`smallest_q` of these observations. Where the critic asks ``q_networks``, what does not depend on the action is
-    computed once for all calls: the features, their share of a first linear layer, and batch renormalisation, which in
-    evaluation mode is part of the linear layer behind it.
+    It is :func:`smallest_q` of these observations. Where the critic asks ``q_networks``, and observations are many, what does
+    not depend on the action is computed once for all calls: the features, their share of a first linear layer, and batch
+    renormalisation, which in evaluation mode is part of the linear layer behind it.
 
     :param critic: maps observations and actions to a tuple of Q values (batch, 1); in evaluation mode, see :func:`evaluating`
     :param observations: of a batch
     :return: maps actions (n, batch, action_dim) in [-1, 1] to the smallest Q of the ensemble, (n, batch); differentiable
         in the actions
     """
-    if not _asks_q_networks(critic):
+    if not _asks_q_networks(critic) or len(tree_leaves(observations)[0]) < MIN_ROWS_TO_PREPARE:
         return lambda actions: smallest_q(critic, observations, actions)
     with th.no_grad():
         features = critic.extract_features(observations, critic.features_extractor)  # type: ignore[arg-type]

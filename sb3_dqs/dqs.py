@@ -26,6 +26,7 @@ from sb3_dqs.critics import (
     td_targets,
     transition_values,
 )
+from sb3_dqs.diffusion.corrector import Corrector
 from sb3_dqs.diffusion.estimators import Regression
 from sb3_dqs.exploration import ExploringAlgorithm
 from sb3_dqs.policies import CnnPolicy, DiffusionActor, DiffusionPolicy, MlpPolicy, MultiInputPolicy
@@ -86,11 +87,14 @@ class DQS(ExploringAlgorithm):
     :param policy_delay: update actor and temperature every this many critic updates
     :param actor_learning_rate_factor: learning rate of the actor over that of the critic, > 0
     :param n_action_candidates: the deterministic action is the best by Q of this many candidates
+    :param n_corrector_proposals: proposals around each sampled action that the critic is asked for, so that it follows
+        exp(Q / temperature) more closely than the actor alone lets it; 0 for none
     :param exploration_correlation_time: steps over which the actions that ``learn()`` takes stay correlated within an episode,
         see :class:`~sb3_dqs.exploration.CorrelatedNoise`, until the cooling is over; 0 for independent actions, such as
         ``predict()`` always takes
-    :param component_kwargs: rarely changed arguments of the parts: ``{"diffusion": {...}, "temperature": {...}}`` of
-        :class:`~sb3_dqs.diffusion.box.BoxDiffusion`, and of :class:`~sb3_dqs.temperature.AutomaticTemperature` or
+    :param component_kwargs: rarely changed arguments of the parts: ``{"diffusion": {...}, "corrector": {...},
+        "temperature": {...}}`` of :class:`~sb3_dqs.diffusion.box.BoxDiffusion`,
+        :class:`~sb3_dqs.diffusion.corrector.Corrector`, and :class:`~sb3_dqs.temperature.AutomaticTemperature` or
         :class:`~sb3_dqs.temperature.ScheduledTemperature`
     :param stats_window_size: Window size for the rollout logging, specifying the number of episodes to average
         the reported success rate, mean episode length, and mean reward over
@@ -148,6 +152,7 @@ class DQS(ExploringAlgorithm):
         policy_delay: int = 2,
         actor_learning_rate_factor: float = 2.0,
         n_action_candidates: int = 8,
+        n_corrector_proposals: int = 8,
         exploration_correlation_time: float = 16.0,
         component_kwargs: dict[str, dict[str, Any]] | None = None,
         stats_window_size: int = 100,
@@ -199,6 +204,7 @@ class DQS(ExploringAlgorithm):
         self.policy_delay = policy_delay
         self.actor_learning_rate_factor = actor_learning_rate_factor
         self.n_action_candidates = n_action_candidates
+        self.n_corrector_proposals = n_corrector_proposals
         self.exploration_correlation_time = exploration_correlation_time
         self.component_kwargs = component_kwargs
         # how far the cooling has come: it never goes back
@@ -238,10 +244,12 @@ class DQS(ExploringAlgorithm):
         named = {"n_diffusion_steps": self.n_diffusion_steps, "n_score_samples": self.n_score_samples}
         diffusion_class = self.policy_class.actor_class.diffusion_class  # type: ignore[attr-defined]
         rare = settings.component_kwargs(self, "diffusion", diffusion_class, given=named)
+        corrector = {"n_corrector_proposals": self.n_corrector_proposals}
         return {
             "has_target_network": self.tau < 1,
             "diffusion_kwargs": {**rare, **named},
             "n_action_candidates": self.n_action_candidates,
+            "corrector_kwargs": {**settings.component_kwargs(self, "corrector", Corrector, given=corrector), **corrector},
         }
 
     def _setup_temperature(self) -> None:
@@ -255,6 +263,7 @@ class DQS(ExploringAlgorithm):
         # a model that is loaded, or changed, is somewhere on its schedule
         thermostat.start_round(self._current_progress_remaining)
         self.thermostat = thermostat.to(self.device)
+        self.policy.temperature.copy_(self.thermostat.value)
 
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:
         # Switch to train mode (this affects batch norm / dropout)
@@ -290,6 +299,7 @@ class DQS(ExploringAlgorithm):
         if is_actor_update:
             figures |= self._update_actor(batch, next_observations, next_actions)
         self.policy.update_target(self.tau)
+        self.policy.temperature.copy_(self.thermostat.value)
         return figures
 
     def _update_critic(self, batch: Batch, next_observations: PyTorchObs, next_actions: th.Tensor) -> Figures:

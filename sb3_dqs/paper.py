@@ -131,6 +131,7 @@ class PaperDQS(DQS):
             policy_delay=1,
             actor_learning_rate_factor=1.0,
             n_action_candidates=1,
+            n_corrector_proposals=0,
             exploration_correlation_time=0.0,
             component_kwargs=component_kwargs,
             stats_window_size=stats_window_size,

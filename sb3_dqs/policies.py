@@ -20,8 +20,9 @@ from stable_baselines3.common.utils import polyak_update
 from torch import nn
 
 from sb3_dqs.checks import InputError
-from sb3_dqs.critics import BatchRenormCritic, evaluating, smallest_q
+from sb3_dqs.critics import BatchRenormCritic, evaluating, smallest_q, smallest_q_fn
 from sb3_dqs.diffusion.box import BoxDiffusion
+from sb3_dqs.diffusion.corrector import Corrector
 from sb3_dqs.diffusion.samplers import PassCallback
 
 START_NOISE_SEED = 0
@@ -203,6 +204,8 @@ class DiffusionPolicy(BoundedPolicy):
     :param diffusion_kwargs: Settings of the diffusion; set by :class:`~sb3_dqs.dqs.DQS`
     :param n_action_candidates: Deterministic prediction returns the best of this many actions by the smallest Q of the
         ensemble; set by :class:`~sb3_dqs.dqs.DQS`
+    :param corrector_kwargs: of the corrector of sampled actions, see :class:`~sb3_dqs.diffusion.corrector.Corrector`; set by
+        :class:`~sb3_dqs.dqs.DQS`
     """
 
     actor_class: ClassVar[type[DiffusionActor]] = DiffusionActor
@@ -211,6 +214,8 @@ class DiffusionPolicy(BoundedPolicy):
     actor: DiffusionActor
     critic: Any
     critic_target: Any
+    # of the law exp(Q / temperature) that sampled actions are corrected to, in units of Q; DQS renews it as it trains
+    temperature: th.Tensor
 
     def __init__(
         self,
@@ -233,6 +238,7 @@ class DiffusionPolicy(BoundedPolicy):
         has_target_network: bool,
         diffusion_kwargs: dict[str, Any],
         n_action_candidates: int,
+        corrector_kwargs: dict[str, Any],
     ):
         super().__init__(
             observation_space,
@@ -254,6 +260,9 @@ class DiffusionPolicy(BoundedPolicy):
         self.has_target_network = has_target_network
         self.diffusion_kwargs = diffusion_kwargs
         self.n_action_candidates = n_action_candidates
+        self.corrector_kwargs = corrector_kwargs
+        self.corrector = Corrector(**corrector_kwargs)
+        self.register_buffer("temperature", th.ones(()))
         self._build(lr_schedule)
 
     def _build(self, lr_schedule: Schedule) -> None:
@@ -306,6 +315,7 @@ class DiffusionPolicy(BoundedPolicy):
                 has_target_network=self.has_target_network,
                 diffusion_kwargs=self.diffusion_kwargs,
                 n_action_candidates=self.n_action_candidates,
+                corrector_kwargs=self.corrector_kwargs,
                 lr_schedule=self._dummy_schedule,  # dummy lr schedule, not needed for loading policy alone
             )
         )
@@ -361,7 +371,22 @@ class DiffusionPolicy(BoundedPolicy):
         :param start_noise: (batch, action_dim), standard normal, where a sample starts; drawn by default
         :return: (batch, action_dim), in [-1, 1]
         """
-        return self.best_candidate(obs) if deterministic else self.actor(obs, start_noise=start_noise)
+        if deterministic:
+            return self.best_candidate(obs)
+        return self.corrected(obs, self.actor(obs, start_noise=start_noise))
+
+    def corrected(self, obs: PyTorchObs, actions: th.Tensor) -> th.Tensor:
+        """
+        Bring samples of the actor nearer to the law exp(Q / temperature) that it follows.
+
+        :param obs: batch of observations
+        :param actions: (batch, action_dim), in [-1, 1], samples of the actor
+        :return: (batch, action_dim), in [-1, 1]
+        """
+        if not self.corrector:
+            return actions
+        with evaluating(self.critic):
+            return self.corrector(smallest_q_fn(self.critic, obs), actions, self.temperature)
 
     def sample_from(self, observation: np.ndarray | dict[str, np.ndarray], start_noise: th.Tensor) -> np.ndarray:
         """

@@ -30,6 +30,7 @@ INTEGERS = {
     "actor_batch_size": (1, "128 is the default"),
     "policy_delay": (1, "1 updates actor and critic together"),
     "n_action_candidates": (1, "1 takes the first candidate without asking the critic"),
+    "n_corrector_proposals": (0, "0 leaves the samples of the actor as they are"),
 }
 
 # Built into networks, buffer or generators when the model is made
@@ -42,6 +43,7 @@ FIXED = {
     "n_score_samples",
     "n_diffusion_steps",
     "n_action_candidates",
+    "n_corrector_proposals",
     "component_kwargs",
     "policy_kwargs",
     "seed",
@@ -158,7 +160,7 @@ def check_settings(model: "DQS") -> None:
     _check_numbers(model)
     _check_temperature(model)
     _check_replay_buffer_settings(model)
-    components = {"diffusion", "temperature"}
+    components = {"diffusion", "corrector", "temperature"}
     if not isinstance(model.component_kwargs or {}, dict):
         raise InputError(f"component_kwargs must be a dictionary, got {model.component_kwargs!r}; its keys are {components}")
     for component in model.component_kwargs or {}:
@@ -198,7 +200,7 @@ def _check_policy(model: "DQS") -> None:
         )
     model.__dict__["policy_kwargs"] = dict(model.policy_kwargs)
     for key in model.policy_kwargs:
-        if key in settings_of(type(model)) | {"diffusion_kwargs", "has_target_network"}:
+        if key in settings_of(type(model)) | {"diffusion_kwargs", "corrector_kwargs", "has_target_network"}:
             raise InputError(f"policy_kwargs must not hold {key!r}; pass it as an argument of {algorithm}")
         if key == "n_critics":
             model.policy_kwargs[key] = as_integer(key, model.policy_kwargs[key], 1, "2 is the default")

@@ -14,13 +14,14 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 import sb3_dqs
 from sb3_dqs import DQS, DiffusionPolicy, PaperDQS, settings
 from sb3_dqs.diffusion.box import BoxDiffusion
+from sb3_dqs.diffusion.corrector import Corrector
 from sb3_dqs.diffusion.paper import PaperDiffusion
 
 PACKAGE = Path(sb3_dqs.__file__).parent
 
 # From the ground up: a room may import from floors below its own, never from its neighbours
 FLOORS = (
-    {"checks", "version"},
+    {"checks", "extras", "usage", "version"},
     {"diffusion", "temperature", "update_log", "envs"},
     {"critics"},
     {"settings", "policies"},
@@ -28,7 +29,7 @@ FLOORS = (
     {"dqs"},
     {"paper"},
     {""},  # what `import sb3_dqs` shows
-    {"inspection", "gpu"},
+    {"inspection", "gpu", "export"},
     {"zoo"},
     {"command_line"},
 )
@@ -139,7 +140,8 @@ def test_the_default_of_a_setting_is_written_in_the_signature_of_the_algorithm_a
     [
         (BoxDiffusion, {"n_score_samples", "n_diffusion_steps"}),
         (PaperDiffusion, {"n_score_samples", "n_diffusion_steps"}),
-        (DiffusionPolicy, {"has_target_network", "diffusion_kwargs", "n_action_candidates"}),
+        (Corrector, {"n_corrector_proposals"}),
+        (DiffusionPolicy, {"has_target_network", "diffusion_kwargs", "n_action_candidates", "corrector_kwargs"}),
         (DiffusionPolicy.actor_class, {"diffusion_kwargs", "n_action_candidates"}),
     ],
 )

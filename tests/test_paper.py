@@ -39,6 +39,7 @@ OURS = {
     "policy_delay",
     "actor_learning_rate_factor",
     "n_action_candidates",
+    "n_corrector_proposals",
     "exploration_correlation_time",
 }
 
@@ -64,7 +65,7 @@ def test_what_is_ours_is_no_setting_of_the_published_algorithm_and_switched_off(
     assert ours - published == OURS
     model = make()
     assert (model.policy_delay, model.actor_learning_rate_factor) == (1, 1.0)
-    assert (model.n_action_candidates, model.exploration_correlation_time) == (1, 0.0)
+    assert (model.n_action_candidates, model.n_corrector_proposals, model.exploration_correlation_time) == (1, 0, 0.0)
 
 
 @pytest.mark.parametrize(

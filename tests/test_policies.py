@@ -153,6 +153,62 @@ def test_actor_alone_predicts_as_a_policy_of_one_candidate():
     np.testing.assert_allclose(from_policy, from_actor)
 
 
+# Corrected samples
+
+
+def on_a_known_law(n_corrector_proposals, n_rounds=12):
+    """
+    An untrained actor, which is nearly uniform, in front of a critic that knows the law: standard deviation 0.3 at
+    temperature 1, and 0.15 at 0.25.
+    """
+    return DQS(
+        "MlpPolicy",
+        RandomEnv(spaces.Box(-1.0, 1.0, (1,)), 1),
+        temperature=0.25,
+        n_corrector_proposals=n_corrector_proposals,
+        component_kwargs={"corrector": {"sigmas": [0.5] * n_rounds}},
+        policy_kwargs={"net_arch": [8], "critic_class": KnownCritic, "critic_kwargs": {"log_density": truth.gaussian}},
+        seed=0,
+    )
+
+
+def spread(model):
+    """Mean and standard deviation of sampled actions, on the [-1, 1] box."""
+    with th.no_grad():
+        actions = model.policy(th.zeros(20_000, 1))
+    return actions.mean().item(), actions.std().item()
+
+
+def test_corrected_samples_follow_the_law_of_the_critic_where_the_actor_does_not():
+    # of 20,000 draws, the standard error of the mean is 0.001
+    assert spread(on_a_known_law(8)) == (pytest.approx(0.2, abs=0.01), pytest.approx(0.15, abs=0.01))
+    assert spread(on_a_known_law(0))[1] > 0.5, "a uniform law has 0.58"
+
+
+def test_the_corrector_samples_at_the_temperature_of_the_moment(tmp_path):
+    model = on_a_known_law(8)
+    model.temperature = 0.04
+    # 0.3 sqrt(0.04)
+    assert spread(model)[1] == pytest.approx(0.06, abs=0.01)
+    model.save(tmp_path / "model")
+    assert spread(DQS.load(tmp_path / "model"))[1] == pytest.approx(0.06, abs=0.01)
+    model.policy.save(tmp_path / "policy")
+    assert DiffusionPolicy.load(tmp_path / "policy").temperature.item() == pytest.approx(0.04)
+
+
+def test_training_renews_the_temperature_of_the_corrector():
+    model = DQS("MlpPolicy", "Pendulum-v1", seed=0, **SMALL).learn(60)
+    assert model.policy.temperature == model.thermostat.value != 1
+
+
+def test_only_sampled_actions_are_corrected():
+    model = on_a_known_law(8)
+    chosen, _ = model.predict(np.zeros((3, 1), np.float32), deterministic=True)
+    model.policy.corrector = None
+    again, _ = model.predict(np.zeros((3, 1), np.float32), deterministic=True)
+    assert np.array_equal(chosen, again)
+
+
 # No hidden state
 
 

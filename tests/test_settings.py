@@ -153,6 +153,7 @@ SETTINGS = {
     "policy_delay": Setting(1, lambda m: len(calls_of(m, "_update_actor", lambda: trained(m, 4))), 4),
     "actor_learning_rate_factor": Setting(7.0, lambda m: rates(m)[1] / rates(m)[0], pytest.approx(7.0)),
     "n_action_candidates": Setting(3, lambda m: len(m.actor.candidate_actions(th.zeros(1, 2))), 3, is_fixed=True),
+    "n_corrector_proposals": Setting(3, lambda m: m.policy.corrector.n_proposals, 3, is_fixed=True),
     "exploration_correlation_time": Setting(5.0, lambda m: m.learn(22).start_noise.decay, pytest.approx(math.exp(-1 / 5))),
     "component_kwargs": Setting(
         {"diffusion": {"sigma_max": 2.5}},
@@ -337,6 +338,7 @@ NO_EFFECT = {"temperature": 0.1, "target_entropy": -1.0}
         ({"actor_batch_size": 0}, "actor_batch_size must be an integer >= 1.*128 is the default"),
         ({"policy_delay": 0}, "policy_delay must be an integer >= 1, got 0"),
         ({"n_action_candidates": True}, "n_action_candidates must be an integer >= 1, got True"),
+        ({"n_corrector_proposals": -1}, "n_corrector_proposals must be an integer >= 0, got -1; 0 leaves the samples"),
         ({"gradient_steps": -2}, "gradient_steps must be an integer >= -1, got -2"),
         ({"stats_window_size": 0}, "stats_window_size must be an integer >= 1, got 0"),
         ({"buffer_size": math.inf}, "buffer_size must be an integer >= 1, got inf"),
@@ -354,6 +356,13 @@ NO_EFFECT = {"temperature": 0.1, "target_entropy": -1.0}
         ({"component_kwargs": {"diffusion": {"on_policy_share": 0}}}, r"on_policy_share must be a number in \(0, 1\], got 0"),
         ({"component_kwargs": {"diffusion": {"n_score_samples": 8}}}, "'n_score_samples', a setting of DQS"),
         ({"component_kwargs": {"diffusion": {"squash": "tanh"}}}, "BoxDiffusion has no argument 'squash'"),
+        ({"component_kwargs": {"corrector": {"sigmas": [0.3, 0]}}}, "corrector's sigmas must be a finite number > 0, got 0"),
+        ({"component_kwargs": {"corrector": {"sigmas": 0.3}}}, "sigmas of the corrector must be a list.* got 0.3"),
+        (
+            {"component_kwargs": {"corrector": {"sigmas": []}}},
+            r"got \[\]; for none, use n_corrector_proposals=0",
+        ),
+        ({"component_kwargs": {"corrector": {"n_corrector_proposals": 4}}}, "'n_corrector_proposals', a setting of DQS"),
         ({"component_kwargs": {"temperature": {"initial": 0}}}, "initial must be a finite number > 0, got 0"),
         ({"component_kwargs": {"temperature": {"target_entropy": -1.0}}}, "'target_entropy', a setting of DQS"),
         (
@@ -439,6 +448,7 @@ def test_a_file_of_another_algorithm_says_so(tmp_path, files):
         ({"n_diffusion_steps": 3}, "policy_kwargs must not hold 'n_diffusion_steps'; pass it as an argument of DQS"),
         ({"n_action_candidates": 3}, "policy_kwargs must not hold 'n_action_candidates'"),
         ({"diffusion_kwargs": {}}, "policy_kwargs must not hold 'diffusion_kwargs'"),
+        ({"corrector_kwargs": {}}, "policy_kwargs must not hold 'corrector_kwargs'"),
         # it follows from tau
         ({"has_target_network": True}, "policy_kwargs must not hold 'has_target_network'"),
         ({"n_critics": 0}, "n_critics must be an integer >= 1, got 0"),
@@ -467,6 +477,7 @@ WHOLE = {
     "actor_batch_size": 8,
     "policy_delay": 1,
     "n_action_candidates": 3,
+    "n_corrector_proposals": 3,
     "stats_window_size": 10,
     "train_freq": 2,
     "seed": 3,

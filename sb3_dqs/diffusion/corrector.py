@@ -1,0 +1,114 @@
+"""
+How are samples brought nearer to their law? By random steps that leave exp(Q / temperature) on the box [-1, 1]^d as it is.
+
+An actor that trails its critic, a coarse grid of noise levels, a biased regression: all are mended as far as the steps reach.
+They are local: no weight moves between modes that are farther apart than the noise.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch as th
+
+from sb3_dqs.checks import InputError, as_integer, check_positive
+from sb3_dqs.diffusion.estimators import QFunction
+
+
+class CorrectorNoise(NamedTuple):
+    """
+    What one round draws.
+
+    :param noise: (1 + n_proposals, batch, action_dim), standard normal
+    :param uniforms: (batch,), uniform in [0, 1), for the choice
+    """
+
+    noise: th.Tensor
+    uniforms: th.Tensor
+
+
+def draw_corrector_noise(actions: th.Tensor, n_proposals: int) -> CorrectorNoise:
+    """
+    :param actions: (batch, action_dim), for size, type and device
+    :param n_proposals: per action
+    :return: random numbers of one round, from torch's generator
+    """
+    noise = th.randn((1 + n_proposals, *actions.shape), dtype=actions.dtype, device=actions.device)
+    return CorrectorNoise(noise, th.rand_like(actions[:, 0]))
+
+
+def reflect(points: th.Tensor) -> th.Tensor:
+    """
+    :param points: coordinates of any size
+    :return: where a ray to that point from inside the box ends if the walls at -1 and 1 are mirrors, in [-1, 1]
+    """
+    return 1 - ((points + 1).remainder(4) - 2).abs()
+
+
+def particle_gibbs(
+    q_fn: QFunction, actions: th.Tensor, sigma: float, temperature: float | th.Tensor, noise: CorrectorNoise
+) -> th.Tensor:
+    """
+    One round of particle Gibbs on the noise: x is the action with noise, the candidates are the action and proposals, x with
+    noise, and one of them is chosen with probability proportional to exp(Q / temperature).
+
+    The noise is normal and reflected at the walls, so that its density from a to x is that from x to a. On the joint law
+    exp(Q(a) / temperature) R(a, x) drawing x is a Gibbs step, and the choice one of iterated sampling importance resampling
+    whose proposals have just the density R(a, x): exp(Q / temperature) on the box is invariant, for any number of proposals
+    and any sigma.
+    Source: i-SIR, Andrieu, Lee and Vihola, arXiv:1312.6432; ours: the reflected noise.
+
+    :param q_fn: maps actions (n, batch, action_dim) to Q values (n, batch)
+    :param actions: (batch, action_dim), in [-1, 1]
+    :param sigma: standard deviation of the noise > 0, action units: how far an action may move
+    :param temperature: > 0, in units of Q
+    :param noise: of :func:`draw_corrector_noise`
+    :return: (batch, action_dim), in [-1, 1]
+    """
+    noisy_actions = reflect(th.add(actions, noise.noise[0], alpha=sigma))
+    proposals = reflect(th.add(noisy_actions, noise.noise[1:], alpha=sigma))
+    candidates = th.cat([actions.unsqueeze(0), proposals])
+    cumulative = th.softmax(q_fn(candidates) / temperature, dim=0).cumsum(dim=0)
+    # the last candidate has what the others leave
+    chosen = (cumulative[:-1] <= noise.uniforms).sum(dim=0)
+    return candidates.gather(0, chosen[None, :, None].expand(1, -1, actions.shape[1])).squeeze(0)
+
+
+class Corrector:
+    """
+    One round of :func:`particle_gibbs` for each noise level.
+
+    :param n_corrector_proposals: per action and round; 0 leaves actions as they are
+    :param sigmas: noise levels in the order of the rounds, action units (the box has half-width 1): large ones first, so that
+        small ones settle what they left
+    :raises ValueError: if an argument is out of range
+    """
+
+    def __init__(self, n_corrector_proposals: int, sigmas: Sequence[float] = (0.3,)):
+        self.n_proposals = as_integer(
+            "n_corrector_proposals", n_corrector_proposals, 0, "0 leaves the samples of the actor as they are"
+        )
+        if isinstance(sigmas, str) or not isinstance(sigmas, Sequence) or len(sigmas) == 0:
+            raise InputError(
+                f"sigmas of the corrector must be a list of numbers > 0, one for each round, got {sigmas!r}; for none, use "
+                "n_corrector_proposals=0"
+            )
+        for sigma in sigmas:
+            check_positive("each of the corrector's sigmas", sigma, "the action box has half-width 1")
+        self.sigmas = tuple(float(sigma) for sigma in sigmas)
+
+    def __bool__(self) -> bool:
+        return self.n_proposals > 0
+
+    def __call__(self, q_fn: QFunction, actions: th.Tensor, temperature: float | th.Tensor) -> th.Tensor:
+        """
+        :param q_fn: maps actions (n, batch, action_dim) to Q values (n, batch)
+        :param actions: (batch, action_dim), in [-1, 1]
+        :param temperature: > 0, in units of Q
+        :return: (batch, action_dim), in [-1, 1]
+        """
+        if not self:
+            return actions
+        for sigma in self.sigmas:
+            noise = draw_corrector_noise(actions, self.n_proposals)
+            actions = particle_gibbs(q_fn, actions, sigma, temperature, noise)
+        return actions
