@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
@@ -53,7 +53,7 @@ class Episode:
 
 
 def roll_out(
-    model: BaseAlgorithm,
+    model: "BaseAlgorithm | ExactPolicy",
     envs: Sequence[gym.Env],
     seed: int | None,
     deterministic: bool,
@@ -209,6 +209,60 @@ def _distances_at(model: BaseAlgorithm, observation: Any, n_actions: int) -> dic
         "mmd": maximum_mean_discrepancy(actions[:N_COMPARED], draws[:N_COMPARED], BANDWIDTH),
         "sliced_w2": sliced_wasserstein_2(actions, draws, th.randn(N_DIRECTIONS, action_dim)),
     }
+
+
+class ExactPolicy:
+    """
+    The Boltzmann law of a learned critic as a policy, drawn from by quadrature: what a model would do if it sampled exactly.
+
+    Draws from torch's global generator.
+
+    :param model: for which :func:`can_compare_to_critic` holds
+    :raises ValueError: if it aims at no Boltzmann law, or its actions have more than two dimensions
+    """
+
+    # Cells per dimension: an action is drawn from one, and uniform inside
+    N_CELLS: ClassVar[dict[int, int]] = {1: 1_000, 2: 60}
+    MAX_ROWS = 100_000
+
+    def __init__(self, model: Any):
+        if not can_compare_to_critic(model):
+            raise InputError(f"model must aim at a Boltzmann law of one or two action dimensions, got {type(model).__name__}")
+        self.model, self.action_dim = model, get_action_dim(model.action_space)
+        n_cells = self.N_CELLS[self.action_dim]
+        midpoints = (th.arange(n_cells) + 0.5) / n_cells * 2 - 1
+        self.cells = th.stack(th.meshgrid(*[midpoints] * self.action_dim, indexing="ij"), dim=-1).reshape(
+            -1, 1, self.action_dim
+        )
+        self.cell_width = 2 / n_cells
+
+    def get_vec_normalize_env(self) -> Any:
+        """As in SB3."""
+        return self.model.get_vec_normalize_env()
+
+    def predict(self, observations: Any, deterministic: bool = False) -> tuple[np.ndarray, None]:
+        """
+        :param observations: (batch, *observation_shape)
+        :param deterministic: must be False: a law has no such action
+        :return: (batch, *action_shape), exact draws; None
+        :raises ValueError: if a deterministic action is asked for
+        """
+        if deterministic:
+            raise InputError("deterministic must be False: exact draws are random")
+        policy, temperature = self.model.policy, boltzmann_temperature(self.model)
+        assert temperature is not None
+        rows, _ = policy.obs_to_tensor(observations)
+        chosen = []
+        with evaluating(self.model.critic), th.no_grad():
+            for part in rows.split(max(1, self.MAX_ROWS // len(self.cells))):
+                cells = self.cells.to(part.device).expand(-1, len(part), -1)
+                q_values = smallest_q_fn(self.model.critic, part)(cells).double()
+                masses = th.softmax((q_values - q_values.amax(dim=0)) / temperature, dim=0)
+                chosen.append(th.multinomial(masses.T, 1).squeeze(1).cpu())
+        actions = self.cells[th.cat(chosen), 0]
+        actions = actions + (th.rand(actions.shape) - 0.5) * self.cell_width
+        shape = (-1, *self.model.action_space.shape)
+        return policy.unscale_action(actions.numpy().reshape(shape)), None
 
 
 @contextmanager

@@ -12,6 +12,8 @@ from benchmarks import measures
 from benchmarks.measures import (
     N_CANDIDATES,
     bandit_measures,
+    closed_goal_measures,
+    goal_law_measures,
     measures_from_the_centre,
     mixture_measures,
     reloaded,
@@ -20,6 +22,7 @@ from benchmarks.measures import (
 from benchmarks.shapes import RandomEnv
 from benchmarks.static_targets import model_of_law
 from sb3_dqs import DQS, PaperDQS
+from sb3_dqs.envs import MultiGoalEnv
 from sb3_dqs.inspection.evaluation import Episode
 from sb3_dqs.policies import fixed_start_noise
 
@@ -99,6 +102,40 @@ def test_a_policy_that_picks_its_goal_by_the_noise_of_the_start_has_no_entropy_f
 
     found = measures_from_the_centre(Policy(away_from_the_middle), env, seed=0)
     assert found == {"success, exact centre": 1.0, "goal entropy, exact centre": 0.0}
+
+
+def to_a_goal_by_chance(positions):
+    """Away from the middle: along x to the goal on the right with probability 0.8, else to one of the others."""
+    goals = MultiGoalEnv().goals
+    nearest = goals[((positions[:, None] - goals) ** 2).sum(axis=-1).argmin(axis=1)]
+    chosen = goals[np.random.default_rng().choice(4, len(positions), p=[0.7, 0.1, 0.1, 0.1])]
+    towards = np.where((np.abs(positions).max(axis=1) < 0.5)[:, None], chosen, nearest) - positions
+    return np.clip(towards, -1, 1)
+
+
+def test_after_the_favourite_is_closed_only_chance_leads_to_another_goal():
+    env = gym.make("sb3_dqs/MultiGoal-v0")
+    found = closed_goal_measures(Policy(to_a_goal_by_chance), env, seed=0)
+    once, thrice, ten_times = found.values()
+    # 0.3 of the tries go elsewhere; of 50 starts, within four standard errors
+    for share, k in ((once, 1), (thrice, 3), (ten_times, 10)):
+        expected = 1 - 0.7**k
+        assert share == pytest.approx(expected, abs=4 * np.sqrt(expected * (1 - expected) / 50) + 1e-9)
+    always_right = Policy(lambda positions: np.clip(np.array([5.0, 0.0]) - positions, -1, 1))
+    assert set(closed_goal_measures(always_right, env, seed=0).values()) == {0.0}
+
+
+def test_goals_of_a_policy_are_compared_with_those_of_exact_draws(monkeypatch):
+    env = gym.make("sb3_dqs/MultiGoal-v0")
+    monkeypatch.setattr(measures, "N_LAW_EPISODES", 60)
+    monkeypatch.setattr(measures, "can_compare_to_critic", lambda model: True)
+    monkeypatch.setattr(measures, "ExactPolicy", lambda model: Policy(to_a_goal_by_chance))
+    always_right = Policy(lambda positions: np.clip(np.array([5.0, 0.0]) - positions, -1, 1))
+    found = goal_law_measures(always_right, env, seed=0)
+    shares = [found[f"goal {goal}, share by the law"] for goal in range(4)]
+    assert sum(shares) == pytest.approx(1.0)
+    assert found["goals, total variation to the law"] == pytest.approx(1 - shares[0])
+    assert 0 < found["goals, total variation of exact draws"] < 0.2
 
 
 class OneStep(gym.Env):

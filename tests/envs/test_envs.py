@@ -55,6 +55,65 @@ def test_walls_stop_the_point():
     assert observation.tolist() == [7.0, 7.0]
 
 
+def test_goals_may_be_of_unequal_worth():
+    env = MultiGoalEnv(action_cost=0.0, goal_reward=[10.0, 20.0, 30.0, 40.0], reward_scale=1.0)
+    for goal, (x, y) in enumerate(env.goals):
+        env.reset(options={"start": (0.7 * x, 0.7 * y)})
+        # a tenth of the way: 0.2 * 5 = 1 is left, on the rim, and then half of it
+        env.step(0.1 * np.array([x, y]))
+        _, reward, terminated, _, info = env.step(0.1 * np.array([x, y]))
+        assert (terminated, info["goal"]) == (True, goal)
+        assert reward == pytest.approx(10.0 * (goal + 1) - 0.5**2)
+
+
+def test_a_closed_goal_is_as_if_it_were_not_there():
+    env = MultiGoalEnv(closed=[0])
+    env.reset(options={"start": (4.5, 0.0)})
+    _, reward, terminated, _, info = env.step(np.array([0.5, 0.0]))
+    # at (5, 0): squared distance 50 to the goals (0, +-5), action cost 0.25
+    assert (terminated, info) == (False, {"goal": -1, "is_success": False})
+    assert reward == pytest.approx(0.1 * (-50.0 - 0.25))
+    # for one episode, the options have the last word
+    env.reset(options={"start": (4.5, 0.0), "closed": [3]})
+    assert env.step(np.array([0.5, 0.0]))[4]["goal"] == 0
+    env.reset(options={"start": (4.5, 0.0)})
+    assert env.step(np.array([0.5, 0.0]))[4]["goal"] == -1
+
+
+def test_goals_may_be_moved():
+    moved = [(3.0, 3.0), *MultiGoalEnv().goals[1:]]
+    for env, options in ((MultiGoalEnv(goals=moved), {}), (MultiGoalEnv(), {"goals": moved})):
+        env.reset(options={"start": (3.0, 2.5), **options})
+        _, reward, terminated, _, info = env.step(np.array([0.0, 0.5]))
+        assert (terminated, info["goal"]) == (True, 0)
+        assert reward == pytest.approx(0.1 * (10.0 - 0.25))
+        assert env.arena.goals[0].tolist() == [3.0, 3.0], "pictures show them where they are"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"closed": [0, 1, 2, 3]}, "closed must hold some, not all, of the goals 0 to 3"),
+        ({"closed": [4]}, r"closed must hold some.* got \[4\]"),
+        ({"closed": [0.5]}, "each number in closed must be an integer >= 0, got 0.5"),
+        ({"goals": [(0.0, 5.0)]}, "goals must be 4 positions with coordinates of at most 7.0"),
+        ({"goals": [(0.0, 5.0)] * 3 + [(0.0, 9.0)]}, "goals must be 4 positions with coordinates of at most 7.0"),
+        ({"goal_reward": [10.0, 9.0]}, "goal_reward must be 4 finite numbers"),
+    ],
+)
+def test_goals_that_cannot_be_used_name_themselves(settings, message):
+    with pytest.raises(ValueError, match=message):
+        MultiGoalEnv(**settings)
+    if "goal_reward" not in settings:
+        with pytest.raises(ValueError, match=message):
+            MultiGoalEnv().reset(options=settings)
+
+
+def test_an_unknown_option_of_reset_is_an_error():
+    with pytest.raises(ValueError, match=r"each option of reset.*did you mean 'closed'"):
+        MultiGoalEnv().reset(options={"close": [0]})
+
+
 def test_render_shows_goals_trace_and_position():
     env = MultiGoalEnv(render_mode="rgb_array")
     env.reset(options={"start": (0.0, 0.0)})
@@ -241,7 +300,7 @@ def test_actions_and_starts_that_are_not_finite_are_named(make):
 
 @pytest.mark.parametrize("setting", ["action_cost", "goal_reward", "reward_scale", "start_noise"])
 def test_settings_of_the_arena_are_finite(setting):
-    with pytest.raises(ValueError, match=f"{setting} must be a finite number.* got nan"):
+    with pytest.raises(ValueError, match=f"{setting} must be (a|4) finite number.* got .*nan"):
         MultiGoalEnv(**{setting: float("nan")})
     with pytest.raises(ValueError, match="start_noise must be >= 0"):
         MultiGoalEnv(start_noise=-1.0)

@@ -16,6 +16,7 @@ from sb3_dqs import DQS, DiffusionPolicy, LogLinearSchedule, PaperDQS
 from sb3_dqs.envs import GaussianMixtureEnv
 from sb3_dqs.inspection.evaluation import (
     Episode,
+    ExactPolicy,
     boltzmann_temperature,
     distances_to_critic,
     goals_of,
@@ -31,7 +32,7 @@ def test_untrained_policy_is_as_far_from_a_linear_law_as_the_uniform_one():
     # An untrained denoiser with zero output samples nearly uniform actions. With slope / temperature = 3 the law is
     # 3 exp(3 a) / (2 sinh 3), above the uniform density 1 / 2 from a* = ln(sinh(3) / 3) / 3 on, so their total variation is
     # (1 - a*) / 2 subtracted from the law's mass above a*
-    model = linear_critic(DQS("MlpPolicy", "Pendulum-v1", temperature=2.0, **small()), [6.0])
+    model = linear_critic(DQS("MlpPolicy", "Pendulum-v1", temperature=2.0, n_corrector_proposals=0, **small()), [6.0])
     with th.no_grad():
         model.actor.diffusion.denoiser.network[-1].weight.zero_()
         model.actor.diffusion.denoiser.network[-1].bias.zero_()
@@ -49,7 +50,7 @@ def test_untrained_policy_is_as_far_from_a_linear_law_as_the_uniform_one():
     assert distances["mmd"] > 0.3
 
 
-class ExactPolicy(DiffusionPolicy):
+class LinearLaw(DiffusionPolicy):
     """Samples exp(3 a) on [-1, 1] by its inverse CDF; the actor is never asked."""
 
     def forward(self, obs, deterministic=False):
@@ -57,13 +58,39 @@ class ExactPolicy(DiffusionPolicy):
 
 
 def test_a_policy_that_samples_its_law_is_at_no_distance_though_its_actor_is():
-    model = linear_critic(DQS(ExactPolicy, "Pendulum-v1", temperature=2.0, **small()), [6.0])
+    model = linear_critic(DQS(LinearLaw, "Pendulum-v1", temperature=2.0, **small()), [6.0])
     th.manual_seed(0)
     distances = distances_to_critic(model, [np.zeros(3, np.float32), np.ones(3, np.float32)])
     # 20000 draws in 50 bins: sum sqrt(p / (2 pi n)) <= sqrt(50 / (2 pi 20000)) = 0.02
     assert distances["total_variation"] < 0.03
     assert distances["mmd"] < 0.05
     assert distances["sliced_w2"] < 0.02
+
+
+@pytest.mark.parametrize("action_dim", [1, 2])
+def test_the_exact_policy_draws_from_the_law_of_the_critic(action_dim):
+    env = RandomEnv(spaces.Box(-1.0, 1.0, (3,)), action_dim)
+    model = linear_critic(DQS("MlpPolicy", env, temperature=2.0, **small()), [6.0, -12.0][:action_dim])
+    th.manual_seed(0)
+    draws, _ = ExactPolicy(model).predict(np.zeros((4_000, 3), np.float32))
+    actions = model.policy.scale_action(draws)
+    # exp(k a) on [-1, 1] has mean coth(k) - 1 / k and variance 1 + 1 / k^2 - coth(k)^2
+    for k, column in zip((3.0, -6.0), actions.T, strict=False):
+        coth = 1 / math.tanh(k)
+        std = math.sqrt(1 + 1 / k**2 - coth**2)
+        assert column.mean() == pytest.approx(coth - 1 / k, abs=4 * std / math.sqrt(4_000))
+        assert column.std() == pytest.approx(std, rel=0.06)
+
+
+def test_the_exact_policy_can_be_rolled_out():
+    model = DQS("MlpPolicy", "sb3_dqs/MultiGoal-v0", **small())
+    envs = [gym.make("sb3_dqs/MultiGoal-v0") for _ in range(2)]
+    episodes = roll_out(ExactPolicy(model), envs, seed=0, deterministic=False)
+    assert [len(episode.observations) > 1 for episode in episodes] == [True, True]
+    with pytest.raises(ValueError, match="deterministic must be False"):
+        roll_out(ExactPolicy(model), envs, seed=0, deterministic=True)
+    with pytest.raises(ValueError, match=r"must aim at a Boltzmann law .* got TD3"):
+        ExactPolicy(TD3("MlpPolicy", "Pendulum-v1", buffer_size=10))
 
 
 class Doubled(nn.Module):
@@ -81,7 +108,7 @@ class Doubled(nn.Module):
 
 
 def test_the_law_is_that_of_any_critic():
-    model = DQS(ExactPolicy, "Pendulum-v1", temperature=2.0, **small())
+    model = DQS(LinearLaw, "Pendulum-v1", temperature=2.0, **small())
     model.critic = Doubled(model.critic, slope=3.0)
     th.manual_seed(0)
     assert distances_to_critic(model, [np.zeros(3, np.float32)])["total_variation"] < 0.03
@@ -117,7 +144,7 @@ def test_the_temperature_of_sac_is_its_entropy_coefficient():
 
 def test_measures_follow_a_temperature_that_was_just_set():
     # the policy samples slope / temperature = 3, which is the law at temperature 2; at temperature 20 it is 0.3
-    model = linear_critic(DQS(ExactPolicy, "Pendulum-v1", temperature=2.0, **small()), [6.0])
+    model = linear_critic(DQS(LinearLaw, "Pendulum-v1", temperature=2.0, **small()), [6.0])
     th.manual_seed(0)
     at_two = distances_to_critic(model, [np.zeros(3, np.float32)])["total_variation"]
     model.temperature = 20.0

@@ -95,7 +95,8 @@ def test_the_picture_shows_what_the_policy_does_and_not_its_actor():
 
 
 @pytest.mark.parametrize(
-    ("algorithm", "settings"), [(DQS, {"n_diffusion_steps": 4}), (PaperDQS, {"n_diffusion_steps": 6, "n_score_samples": 4})]
+    ("algorithm", "settings"),
+    [(DQS, {"n_diffusion_steps": 4, "n_corrector_proposals": 0}), (PaperDQS, {"n_diffusion_steps": 6, "n_score_samples": 4})],
 )
 def test_denoising_paths_lead_from_noise_to_the_actions_of_the_policy(algorithm, settings):
     model = algorithm("MlpPolicy", MultiGoalEnv(), seed=0, **SMALL, **settings)
