@@ -97,11 +97,14 @@ class LawCritic(BaseModel):
         return (self.log_density(actions).unsqueeze(1),)
 
 
-def model_of_law(algorithm: type[OffPolicyAlgorithm], log_density: LogDensity, seed: int, **settings: Any) -> DQS:
+def model_of_law(
+    algorithm: type[OffPolicyAlgorithm], log_density: LogDensity, seed: int, action_dim: int = ACTION_DIM, **settings: Any
+) -> DQS:
     """
     :param algorithm: DQS or a subclass
     :param log_density: of the law that stands for Q at temperature 1
     :param seed: of weights and training
+    :param action_dim: of the law
     :param settings: of the algorithm, among ``STATIC_SETTINGS``
     :return: an untrained model whose critic is the law
     :raises ValueError: if a setting means nothing here
@@ -114,7 +117,7 @@ def model_of_law(algorithm: type[OffPolicyAlgorithm], log_density: LogDensity, s
     assert issubclass(algorithm, DQS)
     policy_kwargs = {"critic_class": LawCritic, "critic_kwargs": {"log_density": log_density}}
     settings = {"temperature": STATIC_TEMPERATURE, "buffer_size": 1, "policy_kwargs": policy_kwargs, **settings}
-    return algorithm("MlpPolicy", RandomEnv(1, ACTION_DIM), seed=seed, device="cpu", **settings)
+    return algorithm("MlpPolicy", RandomEnv(1, action_dim), seed=seed, device="cpu", **settings)
 
 
 def train_on_law(model: DQS, n_updates: int) -> None:
@@ -123,7 +126,7 @@ def train_on_law(model: DQS, n_updates: int) -> None:
     n_rows = model.actor_batch_size
     observations, nothing = th.zeros(n_rows, 1), th.zeros(n_rows, 1)
     for _ in range(n_updates):
-        actions = 2 * th.rand(n_rows, ACTION_DIM) - 1
+        actions = 2 * th.rand(n_rows, model.action_dim) - 1
         with th.no_grad():
             # the published algorithm takes no regression points from the policy
             next_actions = actions if isinstance(model, PaperDQS) else model.actor(observations)
