@@ -21,6 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sb3_dqs.extras import require
+
+require("matplotlib", "rliable", "yaml")
+
 import numpy as np
 from matplotlib.figure import Figure
 from rliable import library as rliable

@@ -25,6 +25,10 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from sb3_dqs.extras import require
+
+require("joblib", "tqdm", "yaml")
+
 import joblib
 from tqdm import tqdm
 

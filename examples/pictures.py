@@ -1,7 +1,7 @@
 """
 What does a policy look like? Learn the four goals; draw the critic with its Boltzmann law, the samples and roll-outs.
 
-    python examples/pictures.py [--steps 20000]
+    python examples/pictures.py [--steps 20000] [--output runs/pictures]
 """
 
 import argparse
@@ -9,20 +9,27 @@ from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
+import torch as th
 
 from sb3_dqs import DQS
-from sb3_dqs.inspection.evaluation import roll_out
-from sb3_dqs.inspection.plotting import plot_critic, plot_denoising_paths, plot_roll_outs
+from sb3_dqs.extras import require
 
 ENV_ID = "sb3_dqs/MultiGoal-v0"
-FOLDER = Path("runs/pictures")
 
 
 def main() -> None:
     """Train, some minutes for 20,000 steps, and save three pictures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=20_000)
-    model = DQS("MlpPolicy", ENV_ID, seed=0, device="cpu").learn(parser.parse_args().steps, progress_bar=True)
+    parser.add_argument("--steps", type=int, default=20_000, help="environment steps of training")
+    parser.add_argument("--output", type=Path, default=Path("runs/pictures"), help="folder of the pictures")
+    arguments = parser.parse_args()
+    require("matplotlib", "tqdm", "rich")
+    from sb3_dqs.inspection.evaluation import roll_out
+    from sb3_dqs.inspection.plotting import plot_critic, plot_denoising_paths, plot_roll_outs
+
+    # Small networks rarely gain from more than one thread
+    th.set_num_threads(1)
+    model = DQS("MlpPolicy", ENV_ID, seed=0, device="cpu").learn(arguments.steps, progress_bar=True)
     centre = np.zeros(2, np.float32)
     envs = [gym.make(ENV_ID) for _ in range(40)]
     episodes = roll_out(model, envs, seed=0, deterministic=False)
@@ -31,10 +38,10 @@ def main() -> None:
         "denoising": plot_denoising_paths(model, centre),
         "roll_outs": plot_roll_outs(envs[0].unwrapped.arena, [episode.observations for episode in episodes]),  # type: ignore[attr-defined]
     }
-    FOLDER.mkdir(parents=True, exist_ok=True)
+    arguments.output.mkdir(parents=True, exist_ok=True)
     for name, figure in figures.items():
-        figure.savefig(FOLDER / f"{name}.png", dpi=80)
-        print(FOLDER / f"{name}.png")
+        figure.savefig(arguments.output / f"{name}.png", dpi=80)
+        print(arguments.output / f"{name}.png")
 
 
 if __name__ == "__main__":

@@ -6,8 +6,10 @@ The only importer of rl_zoo3 in this package. ``python -m sb3_dqs.zoo <script> .
 
 from importlib.util import find_spec
 
+from sb3_dqs.extras import install_command
+
 if find_spec("rl_zoo3") is None:
-    raise ImportError("sb3_dqs.zoo needs rl_zoo3, which is not installed: pip install 'sb3-dqs[zoo]'", name="rl_zoo3")
+    raise ImportError(f"sb3_dqs.zoo needs rl_zoo3, which is not installed: {install_command('rl_zoo3')}", name="rl_zoo3")
 
 from sb3_dqs.zoo.registration import register
 from sb3_dqs.zoo.search_space import convert_dqs_params, sample_dqs_params

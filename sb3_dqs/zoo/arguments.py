@@ -4,6 +4,9 @@ import argparse
 import contextlib
 import importlib
 import io
+import os
+import sys
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from datetime import datetime
 from difflib import get_close_matches
@@ -18,10 +21,14 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from sb3_dqs.checks import InputError, as_integer, check_choice
+from sb3_dqs.zoo.figures import figures_become_files
 from sb3_dqs.zoo.prediction import agents_only_act
 from sb3_dqs.zoo.search_space import check_search
 from sb3_dqs.zoo.settings import ALGORITHMS
 from sb3_dqs.zoo.storage import HEARTBEAT_INTERVAL, MAX_RETRIES, databases_with_heartbeat
+
+# Of a Linux session with a screen, or with a driver that the user chose instead
+SCREENS = ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")
 
 # Folder of the zoo's own agents, the default of --folder: what is not there is downloaded by enjoy
 PRETRAINED = "rl-trained-agents"
@@ -39,13 +46,13 @@ def prepare(script: str, arguments: list[str]) -> Prepared:
     :raises ValueError: if an argument is wrong
     """
     if {"-h", "--help"} & set(arguments):
-        return arguments, contextlib.nullcontext()
+        return arguments, _own_options_shown() if script == "train" else contextlib.nullcontext()
     if script == "train":
         return _prepare_training(arguments)
     if script in ("enjoy", "record_video"):
         return _prepare_showing(script, arguments)
     _check_plotted_files(script, arguments)
-    return arguments, contextlib.nullcontext()
+    return arguments, figures_become_files(script)
 
 
 def _prepare_training(arguments: list[str]) -> Prepared:
@@ -74,19 +81,39 @@ def _prepare_showing(script: str, arguments: list[str]) -> Prepared:
     parser.add_argument("--load-best", action="store_true")
     parser.add_argument("--load-checkpoint", type=int)
     parser.add_argument("--load-last-checkpoint", action="store_true")
+    parser.add_argument("--no-render", action="store_true")
     known = _known(parser, arguments)
-    folder = known.folder
-    if folder is None:
-        folder = "logs" if known.algo in ALGORITHMS else PRETRAINED
-        arguments = [*arguments, "--folder", folder]
-    if script == "record_video" or PRETRAINED not in folder:
-        which = (known.load_best, known.load_checkpoint, known.load_last_checkpoint)
+    # What is filled in comes first: the zoo's parser takes abbreviations, and the last of two is the one that counts
+    filled_in = []
+    if known.folder is None:
+        known.folder = "logs" if known.algo in ALGORITHMS else PRETRAINED
+        filled_in += ["--folder", known.folder]
+    if script == "record_video" or PRETRAINED not in known.folder:
+        filled_in += ["--exp-id", str(_run_with_the_model(known))]
+    if script == "enjoy" and not known.no_render and sys.platform == "linux" and not any(map(os.environ.get, SCREENS)):
+        filled_in += ["--no-render"]
+        print("There is no screen, so only returns are shown; sb3-dqs record_video makes a film")
+    return [*filled_in, *arguments], agents_only_act(known.algo)
+
+
+def _run_with_the_model(known: argparse.Namespace) -> int:
+    """The run that was asked for, or the newest that has the model: the folder of a study or of a stopped run has none."""
+    which = (known.load_best, known.load_checkpoint, known.load_last_checkpoint)
+    environment, folder = EnvironmentName(known.env), Path(known.folder) / known.algo
+    numbers = [path.name.removeprefix(f"{environment}_") for path in folder.glob(f"{environment}_*")]
+    newest_first = sorted((int(number) for number in numbers if number.isdecimal()), reverse=True)
+    errors = []
+    for number in [known.exp_id] if known.exp_id != 0 else newest_first or [0]:
         try:
             with contextlib.redirect_stdout(io.StringIO()):
-                get_model_path(known.exp_id, folder, known.algo, EnvironmentName(known.env), *which)
+                get_model_path(number, known.folder, known.algo, environment, *which)
         except (AssertionError, ValueError) as error:  # each says which file or folder there is not
-            raise InputError(str(error)) from error
-    return arguments, agents_only_act(known.algo)
+            errors.append(error)
+        else:
+            if errors:
+                print(f"Run {number}, the newest that has this model")
+            return number
+    raise InputError(str(errors[0])) from errors[0]
 
 
 def _check_plotted_files(script: str, arguments: list[str]) -> None:
@@ -181,12 +208,41 @@ def _check_storage(storage: str | None) -> None:
         ) from error
 
 
+def _own_options() -> argparse.ArgumentParser:
+    """What ``train`` takes beyond the zoo."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, usage=argparse.SUPPRESS)
+    group = parser.add_argument_group("options of sb3-dqs, for a database as --storage")
+    group.add_argument(
+        "--heartbeat-interval",
+        type=int,
+        default=HEARTBEAT_INTERVAL,
+        help=f"Seconds between two heartbeats of a running trial (default: {HEARTBEAT_INTERVAL})",
+    )
+    group.add_argument(
+        "--grace-period",
+        type=int,
+        help="Seconds without a heartbeat after which a trial is failed and queued again (default: twice the interval)",
+    )
+    group.add_argument(
+        "--max-retries",
+        type=int,
+        default=MAX_RETRIES,
+        help=f"How often such a trial is queued again; 0: never (default: {MAX_RETRIES})",
+    )
+    return parser
+
+
+@contextlib.contextmanager
+def _own_options_shown() -> Iterator[None]:
+    """When this is closed, our options are shown, below those that the zoo's parser has shown."""
+    try:
+        yield
+    finally:
+        print(f"\n{_own_options().format_help().strip()}")
+
+
 def _take_out_heartbeat(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    parser = _parser("train")
-    parser.add_argument("--heartbeat-interval", type=int, default=HEARTBEAT_INTERVAL)
-    parser.add_argument("--grace-period", type=int)
-    parser.add_argument("--max-retries", type=int, default=MAX_RETRIES)
-    heartbeat, arguments = parser.parse_known_args(arguments)
+    heartbeat, arguments = _own_options().parse_known_args(arguments)
     as_integer("--heartbeat-interval", heartbeat.heartbeat_interval, 1, f"{HEARTBEAT_INTERVAL} seconds is the default")
     as_integer("--max-retries", heartbeat.max_retries, 0, "0 never runs a stale trial again")
     if heartbeat.grace_period is not None:

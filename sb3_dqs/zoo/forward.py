@@ -8,35 +8,12 @@ from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 
 from sb3_dqs.checks import InputError, check_choice
+from sb3_dqs.extras import EXTRAS, install_command
+from sb3_dqs.usage import SCRIPTS, USAGE
 from sb3_dqs.zoo.arguments import prepare
-from sb3_dqs.zoo.storage import HEARTBEAT_INTERVAL, MAX_RETRIES
 
-SCRIPTS = {
-    "train": "rl_zoo3.train",
-    "enjoy": "rl_zoo3.enjoy",
-    "record_video": "rl_zoo3.record_video",
-    "plot_train": "rl_zoo3.plots.plot_train",
-    "plot_from_file": "rl_zoo3.plots.plot_from_file",
-    "all_plots": "rl_zoo3.plots.all_plots",
-}
-
-# Which extra of this package installs a module that was not found
-EXTRAS = {"psycopg": "postgres", "psycopg2": "postgres", "mujoco": "mujoco"}
-
-USAGE = f"""usage: sb3-dqs <script> [arguments of rl-zoo3's script]
-
-The scripts of rl-zoo3, with DQS as --algo dqs, and as published as --algo dqs_paper, beside its own algorithms:
-{", ".join(SCRIPTS)}.
-For the arguments of one: sb3-dqs <script> --help
-
-    sb3-dqs train --algo dqs --env Pendulum-v1
-    sb3-dqs enjoy --algo dqs --env Pendulum-v1
-    sb3-dqs train --algo dqs --env Pendulum-v1 -n 5000 -optimize --n-trials 30 --study-name pendulum
-
-Beyond the zoo: settings of dqs and dqs_paper come from this package unless --conf-file names others; -optimize and --trial-id
-of dqs keep their study in the log folder (<folder>/dqs/studies.log) unless --storage names another place; a database as
---storage has heartbeats: --heartbeat-interval ({HEARTBEAT_INTERVAL} s), --grace-period (twice that) and
---max-retries ({MAX_RETRIES})."""
+# Modules of other libraries' scripts that no extra of this package brings, and what to do without them
+REMEDIES = {"psycopg2": f"write postgresql+psycopg:// in --storage, for which {install_command('psycopg')}"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -88,5 +65,8 @@ def _message(error: Exception) -> str | None:
     module = missing.name.split(".")[0]
     if find_spec(module) is not None:
         return None
-    extra = EXTRAS.get(module, "zoo")
-    return f"{module} is not installed; pip install 'sb3-dqs[{extra}]' brings what this script needs, or pip install {module}"
+    if module in EXTRAS:
+        return f"{module} is not installed; {install_command(module)} brings it"
+    if missing is not error:
+        return str(error)  # the library that needs it says how to install it
+    return f"{module} is not installed; {REMEDIES.get(module, 'look for a misspelt name, or install the package that has it')}"

@@ -7,6 +7,9 @@ from typing import Any
 from rl_zoo3.utils import ALGOS
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
+# What the zoo's scripts give to the off-policy algorithms that they list
+MEMORY = {"buffer_size": 1, "optimize_memory_usage": False}
+
 
 class OnlyActing:
     """
@@ -19,7 +22,7 @@ class OnlyActing:
         self.algorithm = algorithm
 
     def load(self, *args: Any, **kwargs: Any) -> OffPolicyAlgorithm:
-        return self.algorithm.load(*args, **{"buffer_size": 1, **kwargs})
+        return self.algorithm.load(*args, **{**MEMORY, **kwargs})
 
 
 @contextlib.contextmanager

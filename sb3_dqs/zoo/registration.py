@@ -1,5 +1,7 @@
 """How does rl-zoo3 come to know DQS? By entries in its tables, and by small additions to its experiment manager."""
 
+import contextlib
+import copy
 import functools
 import sys
 from collections.abc import Callable
@@ -12,6 +14,7 @@ from rl_zoo3.utils import ALGOS
 
 from sb3_dqs.checks import InputError
 from sb3_dqs.zoo.checkpoints import ReplayBufferCheckpoint
+from sb3_dqs.zoo.progress import TrialProgress
 from sb3_dqs.zoo.search_space import check_search, convert_dqs_params, sample_dqs_params
 from sb3_dqs.zoo.settings import ALGORITHMS, check_settings_file, settings_path
 from sb3_dqs.zoo.values import usable_settings
@@ -25,8 +28,8 @@ def register() -> None:
     nothing.
 
     The experiment manager is extended so that it finds the settings shipped with this package where the zoo has none of
-    its own, names a setting or trial that it cannot use, tells each trial its budget, and saves the replay buffer with every
-    checkpoint where it is to be saved at all.
+    its own, names a setting or trial that it cannot use, tells each trial its budget and shows how far it is, and saves the
+    replay buffer with every checkpoint where it is to be saved at all.
     """
     ALGOS.update(ALGORITHMS)
     HYPERPARAMS_SAMPLER["dqs"] = sample_dqs_params
@@ -45,7 +48,7 @@ def _extend_experiment_manager() -> None:
     for name, extended in {
         "read_hyperparameters": _reading_our_settings,
         "load_trial": _naming_what_is_missing,
-        "objective": _telling_the_budget,
+        "objective": _with_budget_and_progress,
         "create_callbacks": _saving_the_replay_buffer,
     }.items():
         setattr(ExperimentManager, name, extended(getattr(ExperimentManager, name)))
@@ -89,14 +92,20 @@ def _naming_what_is_missing(load_trial: Callable) -> Callable:
     return load
 
 
-def _telling_the_budget(objective: Callable) -> Callable:
+def _with_budget_and_progress(objective: Callable) -> Callable:
     @functools.wraps(objective)
-    def objective_with_budget(self: Any, trial: optuna.Trial) -> float:
+    def objective_with_both(self: Any, trial: optuna.Trial) -> float:
         if self.algo in ALGORITHMS:
             trial.set_user_attr("n_timesteps", self.n_timesteps)
-        return objective(self, trial)
+        # a copy, since trials may run in several threads, each with its own bar
+        manager = copy.copy(self)
+        specified = self.specified_callbacks or []
+        specified = specified if isinstance(specified, list) else [specified]
+        with contextlib.closing(TrialProgress(trial.number)) as progress:
+            manager.specified_callbacks = [*specified, progress]
+            return objective(manager, trial)
 
-    return objective_with_budget
+    return objective_with_both
 
 
 def _saving_the_replay_buffer(create_callbacks: Callable) -> Callable:

@@ -70,3 +70,38 @@ def test_checkpoint_to_show_is_found_by_its_steps(zoo, capfd):
     assert zoo(*show, "--load-checkpoint", 10) == 0
     assert zoo(*show, "--load-checkpoint", 15) == 2
     assert "rl_model_15_steps.zip" in capfd.readouterr().err
+
+
+def test_newest_run_that_has_the_model_is_shown(zoo, capfd, monkeypatch):
+    settings = ("batch_size:16", "buffer_size:2000", "policy_kwargs:dict(net_arch=[16])")
+    assert zoo("train", *PENDULUM, "-n", 10, "--eval-freq", -1, "--save-freq", 5, "-params", *settings) == 0
+    assert zoo("train", *PENDULUM, "-n", 10, "--eval-freq", -1, "-params", *settings) == 0
+    # as a study leaves them, and a run that was stopped; the highest number is not the last in the alphabet
+    for name in ("Pendulum-v1_3", "Pendulum-v1_10", "Pendulum-v1_9_of_another_name"):
+        (zoo.folder / "logs/dqs" / name).mkdir()
+    show = (*PENDULUM, "-n", 3)
+    for script, more in (("enjoy", ("--no-render", "--device", "cpu")), ("record_video", ())):
+        monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+        assert zoo(script, *show, *more) == 0
+        output = capfd.readouterr().out
+        assert "Run 2, the newest that has this model" in output
+        assert "Loading logs/dqs/Pendulum-v1_2/Pendulum-v1.zip" in output
+    show = ("enjoy", *show, "--no-render", "--device", "cpu")
+    assert zoo(*show, "--load-last-checkpoint") == 0
+    assert "logs/dqs/Pendulum-v1_1/rl_model_10_steps.zip" in capfd.readouterr().out
+    # asked for by its number, also by the zoo's abbreviation
+    assert zoo(*show, "--exp", 1) == 0
+    assert "Loading logs/dqs/Pendulum-v1_1/Pendulum-v1.zip" in capfd.readouterr().out
+    assert zoo(*show, "--exp-id", 3) == 2
+    assert "path: logs/dqs/Pendulum-v1_3/Pendulum-v1.zip" in capfd.readouterr().err
+    assert zoo(*show, "--load-best") == 2
+    assert "path: logs/dqs/Pendulum-v1_10/best_model.zip" in capfd.readouterr().err
+
+    # no screen: returns alone
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("sys.platform", "linux")
+    assert zoo("enjoy", *PENDULUM, "-n", 201, "--device", "cpu") == 0
+    output = capfd.readouterr().out
+    assert "There is no screen" in output
+    assert "Mean reward" in output

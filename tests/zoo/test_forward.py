@@ -16,7 +16,8 @@ from stable_baselines3 import SAC
 from stable_baselines3.common.logger import Logger
 
 from sb3_dqs import DQS, PaperDQS, command_line
-from sb3_dqs.zoo.forward import SCRIPTS, main
+from sb3_dqs.usage import SCRIPTS
+from sb3_dqs.zoo.forward import main
 from sb3_dqs.zoo.settings import settings_path
 from tests.zoo.wrappers import FirstOneDiverges
 
@@ -51,6 +52,11 @@ def test_train_enjoy_and_plots(zoo, capfd):
     assert zoo("enjoy", "--algo", "dqs", *goals, "--no-render", "-n", 5, "--load-best", "-f", "logs", "--device", "cpu") == 0
 
     assert zoo("plot_train", "-a", "dqs", "-e", "MultiGoal", "-f", "logs", "-w", 1) == 0
+    # matplotlib has no screen here
+    assert "the figure is in plot_train.png" in capfd.readouterr().out
+    assert (zoo.folder / "plot_train.png").is_file()
+    assert zoo("plot_train", "-a", "dqs", "-e", "MultiGoal", "-f", "logs") == 2
+    assert "no run has as many episodes as --episode-window" in capfd.readouterr().err
     assert zoo("all_plots", "-a", "dqs", "-e", "MultiGoal", "-f", "logs", "-o", "scores") == 0
     assert zoo("plot_from_file", "-i", "scores.pkl", "-o", "scores.svg", "-l", "DQS") == 0
     assert (zoo.folder / "scores.svg").is_file()
@@ -149,7 +155,11 @@ def test_study_of_several_trials_and_training_with_one_of_them(zoo, capfd):
     assert len(states) == 3
     assert states[0] == "PRUNED"
     assert "COMPLETE" in states
-    assert "reward of environment 0 is not finite" in capfd.readouterr().out
+    captured = capfd.readouterr()
+    assert "reward of environment 0 is not finite" in captured.out
+    # a bar for each trial, that of the last one up to its end
+    assert "Trial 0: " in captured.err
+    assert "130/130" in captured.err.split("Trial 2: ")[-1] or states[2] == "PRUNED"
     assert all(trial.user_attrs["n_timesteps"] == 130 for trial in study.trials)
 
     # trial 0 too, which the zoo itself takes for no trial
@@ -206,23 +216,45 @@ def test_help(capsys, monkeypatch):
     with pytest.raises(SystemExit, match="0"):
         runpy.run_module("sb3_dqs.zoo", run_name="__main__")
     assert command_line.main() == 0
+    # a script is handed on
+    monkeypatch.setattr(sys, "argv", ["sb3-dqs", "plot_train", "-a", "dqs", "-f", "nowhere"])
+    assert command_line.main() == 2
+    assert "there is no nowhere/dqs" in capsys.readouterr().err
 
 
-def test_help_of_a_script_is_the_zoos(zoo, capsys):
+def test_help_of_a_script_is_the_zoos_and_shows_our_options(zoo, capsys):
     with pytest.raises(SystemExit, match="0"):
         zoo("enjoy", "--help")
     assert "--load-last-checkpoint" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="0"):
+        zoo("train", "--help")
+    output = capsys.readouterr().out
+    assert output.index("--n-startup-trials") < output.index("--heartbeat-interval")
+    assert {"--grace-period", "--max-retries"} <= set(output.split())
 
 
-@pytest.mark.parametrize("program", ["from sb3_dqs.command_line import main; sys.exit(main())", "import sb3_dqs.zoo"])
-def test_missing_zoo_is_named(program):
-    result = subprocess.run(
+def without_the_zoo(program):
+    return subprocess.run(
         [sys.executable, "-c", f"import sys; sys.modules['rl_zoo3'] = None; {program}"],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": str(Path(command_line.__file__).parents[1])},
     )
+
+
+MAIN = "from sb3_dqs.command_line import main; sys.argv = ['sb3-dqs', {!r}]; sys.exit(main())"
+
+
+@pytest.mark.parametrize("program", [MAIN.format("train"), "import sb3_dqs.zoo"])
+def test_missing_zoo_is_named(program):
+    result = without_the_zoo(program)
     assert result.returncode == 1
     assert "pip install 'sb3-dqs[zoo]'" in result.stderr
     if "main" in program:
-        assert "Traceback" not in result.stderr
+        assert len(result.stderr.splitlines()) == 1
+
+
+def test_help_needs_no_zoo():
+    result = without_the_zoo(MAIN.format("--help"))
+    assert (result.returncode, result.stderr) == (0, "")
+    assert all(script in result.stdout for script in SCRIPTS)

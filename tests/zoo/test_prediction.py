@@ -30,9 +30,12 @@ def test_shown_agent_has_room_for_one_transition(script, zoo, monkeypatch):
 
 
 def test_user_may_ask_for_another_size_and_the_table_is_put_back(tmp_path):
-    DQS("MlpPolicy", "Pendulum-v1", buffer_size=50, policy_kwargs={"net_arch": [8]}, device="cpu").save(tmp_path / "model")
+    memory = {"optimize_memory_usage": True, "replay_buffer_kwargs": {"handle_timeout_termination": False}}
+    small = {"buffer_size": 50, "policy_kwargs": {"net_arch": [8]}, "device": "cpu"}
+    DQS("MlpPolicy", "Pendulum-v1", **small, **memory).save(tmp_path / "model")
     with agents_only_act("dqs"):
         assert ALGOS["dqs"].load(tmp_path / "model").replay_buffer.buffer_size == 1
+        assert not ALGOS["dqs"].load(tmp_path / "model").optimize_memory_usage
         assert ALGOS["dqs"].load(tmp_path / "model", buffer_size=7).replay_buffer.buffer_size == 7
     assert ALGOS["dqs"] is DQS
 
