@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from sb3_dqs.diffusion.proposals import TruncatedNormalMean, truncated_normal_mean
+from sb3_dqs.diffusion.special import available_operations
 
 FloatOrTensor = TypeVar("FloatOrTensor", float, th.Tensor)
 
@@ -232,12 +233,13 @@ class PreconditionedDenoiser(nn.Module):
         level_parts = F.linear(self.level_embeddings, embedding_weight).unsqueeze(1)
         constant_parts = (features_part + level_parts).unbind()
         at_level = dict(zip(self.levels, zip(constant_parts, self.uniform_denoisers, strict=True), strict=True))
+        operations = available_operations()
 
         def denoise(noisy_actions: th.Tensor, sigma: float) -> th.Tensor:
             constant_part, uniform_denoiser = at_level[sigma]
             hidden = th.addmm(constant_part, noisy_actions, action_weight, alpha=self.c_in(sigma))
             output = apply_modules(later_layers, hidden)
-            return uniform_denoiser(noisy_actions).add_(output, alpha=self.c_out(sigma))
+            return uniform_denoiser(noisy_actions, operations).add_(output, alpha=self.c_out(sigma))
 
         return denoise
 

@@ -71,6 +71,7 @@ class PaperDiffusion(nn.Module):
         self.squash = squash
         self.loss_weight_offset = loss_weight_offset
         self.process = GeometricNoise(sigma_min, sigma_max)
+        self.start_sigma = self.process.sigma(th.ones(())).item()
         self.score_network = ScoreNetwork(features_dim, action_dim, net_arch, activation_fn)
         # The network is fed the temperature: the one of the last regression is part of the policy and saved with it.
         self.register_buffer("temperature", th.ones(()))
@@ -97,7 +98,7 @@ class PaperDiffusion(nn.Module):
         def score_fn(noisy_actions: th.Tensor, time: float) -> th.Tensor:
             return score(noisy_actions, noisy_actions.new_full((1, 1), time))
 
-        noisy_actions = self.process.sigma(start_noise.new_ones(1, 1)) * start_noise
+        noisy_actions = self.start_sigma * start_noise
         actions = euler_maruyama(score_fn, noisy_actions, self.process, self.n_diffusion_steps, step_noise, callback)
         return actions.tanh() if self.squash == "tanh" else actions.clamp(-1.0, 1.0)
 

@@ -10,6 +10,8 @@ import math
 import torch as th
 from torch import nn
 
+from sb3_dqs.diffusion.special import OF_TORCH, Operations
+
 # A mean farther outside the box than this many sigma is taken at this distance, where the mass of the box is still a float32
 # (1e-33). Its law lies within a few hundredths of a sigma of the wall either way, and Gaussian noise never gets there.
 MAX_SIGMAS_OUTSIDE = 12.0
@@ -121,20 +123,21 @@ class TruncatedNormalMean(nn.Module):
         for name, value in constants.items():
             self.register_buffer(name, th.tensor(value), persistent=False)
 
-    def forward(self, mean: th.Tensor) -> th.Tensor:
+    def forward(self, mean: th.Tensor, operations: Operations = OF_TORCH) -> th.Tensor:
         """
         :param mean: (..., action_dim), may lie outside the box
+        :param operations: of :func:`~sb3_dqs.diffusion.special.available_operations`
         :return: (..., action_dim), in [-1, 1] up to rounding
         """
         distance = mean.abs().clamp_(max=self.max_distance)
         near_wall = th.add(self.middle, distance, alpha=self.per_unit)
-        masses = th.special.erfcx(near_wall)
+        masses = operations.erfcx(near_wall)
         if self.sees_far_wall:
             exponent = distance * self.slope
-            masses.addcmul_(exponent.exp(), th.special.erfcx(near_wall.add_(self.far_wall)), value=-1)
-            distance.addcdiv_(exponent.expm1_(), masses, value=self.shift)
+            masses.addcmul_(exponent.exp(), operations.erfcx(near_wall.add_(self.far_wall)), value=-1)
+            distance = operations.addcdiv(distance, operations.expm1(exponent), masses, value=self.shift)
         else:
-            distance.addcdiv_(self.one, masses, value=-self.shift)
+            distance = operations.addcdiv(distance, self.one, masses, value=-self.shift)
         return distance.mul_(mean.sign())
 
 

@@ -1,0 +1,94 @@
+"""How does ``sb3-dqs export`` find what it writes? From a saved model, or a run of the zoo with its statistics."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from zipfile import is_zipfile
+
+from stable_baselines3.common.save_util import load_from_zip_file
+
+from sb3_dqs.checks import InputError
+from sb3_dqs.dqs import DQS
+from sb3_dqs.export.onnx import difference_from_predict, export_onnx
+from sb3_dqs.paper import PaperDQS, PaperPolicy
+from sb3_dqs.policies import DiffusionPolicy
+
+N_COMPARED = 1_000
+
+
+def main(argv: Sequence[str]) -> int:
+    """
+    Export a saved model, and compare the file with ``predict()``.
+
+    :param argv: arguments of the command line
+    :return: exit status, 1 where the extra ``export`` is not installed, 2 where an argument was wrong
+    """
+    parser = argparse.ArgumentParser("sb3-dqs export", description="Write the policy of a trained model as one ONNX file.")
+    parser.add_argument("model", type=Path, help="a saved model (.zip), or the folder of a run of rl-zoo3")
+    parser.add_argument("-o", "--output", type=Path, help="the file to write (default: beside the model)")
+    parser.add_argument("--vec-normalize", type=Path, help="what VecNormalize.save() wrote (default: that of the zoo's run)")
+    parser.add_argument("--batch-size", type=int, help="observations at once (default: any number)")
+    parser.add_argument("--channels", choices=["first", "last"], help="where images from the environment have their channels")
+    arguments = parser.parse_args(argv)
+    channels_last = None if arguments.channels is None else arguments.channels == "last"
+    try:
+        model_path = find_model(arguments.model)
+        vec_normalize = arguments.vec_normalize or statistics_beside(model_path)
+        output = arguments.output or model_path.with_suffix(".onnx")
+        print(f"Exporting {model_path}" + (f" with {vec_normalize}" if vec_normalize else ""), flush=True)
+        model = load_model(model_path)
+        export_onnx(model, output, vec_normalize, arguments.batch_size, channels_last)
+        difference = difference_from_predict(model, output, vec_normalize, N_COMPARED)
+    except (InputError, ImportError) as error:
+        print(f"sb3-dqs export: error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, InputError) else 1
+    print(f"{output}: at most {difference:.1e} from predict() in {N_COMPARED:,} actions")
+    return 0
+
+
+def find_model(path: Path) -> Path:
+    """
+    :param path: of a saved model, its ``.zip`` left out or not, or of the folder of a run of rl-zoo3
+    :return: path of the saved model, the last one of a run
+    :raises ValueError: if there is none
+    """
+    zip_path = path / f"{_environment(path)}.zip" if path.is_dir() else path.with_name(path.name.removesuffix(".zip") + ".zip")
+    if is_zipfile(zip_path):
+        return zip_path
+    others = ", ".join(sorted(map(str, path.glob("*.zip")))) if path.is_dir() else ""
+    raise InputError(
+        f"model must be a saved model or the folder of a finished run, and there is no {zip_path}"
+        + (f"; name one of {others}" if others else "")
+    )
+
+
+def statistics_beside(model_path: Path) -> Path | None:
+    """
+    :param model_path: of a saved model
+    :return: path of the statistics of ``VecNormalize`` where rl-zoo3 keeps those of its run, if it has any
+    """
+    path = model_path.parent / _environment(model_path.parent) / "vecnormalize.pkl"
+    return path if path.is_file() else None
+
+
+def load_model(path: Path) -> DQS:
+    """
+    Load a model that shall only act: on the CPU, with room for one transition.
+
+    :param path: of a saved model
+    :return: DQS, or PaperDQS where that is what was saved
+    :raises ValueError: if it is the model of another algorithm
+    """
+    data, _, _ = load_from_zip_file(path, device="cpu")
+    policy_class = (data or {}).get("policy_class")
+    if not (isinstance(policy_class, type) and issubclass(policy_class, DiffusionPolicy)):
+        raise InputError(f"model must be saved by DQS or PaperDQS, and {path} has the policy {policy_class}")
+    algorithm = PaperDQS if issubclass(policy_class, PaperPolicy) else DQS
+    # a replay buffer of its own may need the environment
+    return algorithm.load(path, device="cpu", buffer_size=1, replay_buffer_class=None, replay_buffer_kwargs={})
+
+
+def _environment(folder: Path) -> str:
+    """Environment of a run, by the name that rl-zoo3 gives its folder: <environment>_<number>."""
+    return folder.resolve().name.rpartition("_")[0]

@@ -1,0 +1,197 @@
+"""What happens between the environment's observation and its action? All of it, as one torch module with nothing around it."""
+
+import os
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.preprocessing import is_image_space
+from stable_baselines3.common.running_mean_std import RunningMeanStd
+from stable_baselines3.common.vec_env import VecNormalize, VecTransposeImage, is_vecenv_wrapped
+from torch import nn
+
+from sb3_dqs.checks import InputError
+from sb3_dqs.dqs import DQS
+
+# Name of the observation where it is not a dictionary, which brings names of its own
+OBSERVATIONS = "observations"
+
+# Statistics, or the file that ``VecNormalize.save`` wrote
+Statistics = VecNormalize | str | os.PathLike
+
+
+class DeployedPolicy(nn.Module):
+    """
+    The deterministic action as ``predict()`` gives it, with what ``VecNormalize`` and the policy do before and after the
+    network: from raw observations, as the environment gives them, to actions in the bounds of the action space.
+
+    For ``torch.export`` and ``torch.jit.trace``; :func:`~sb3_dqs.export.onnx.export_onnx` writes it as an ONNX file. The
+    networks are those of the model, and in evaluation mode from here on.
+
+    :param model: a trained model
+    :param vec_normalize: the statistics of observations that it was trained with, or the file that ``VecNormalize.save``
+        wrote; by default those of the environment of the model, if it has one with statistics
+    :param channels_last: whether images are (batch, height, width, channels), or have the channels first; by default as the
+        environment of the model gives them
+    :raises ValueError: if the model is none of :class:`~sb3_dqs.dqs.DQS`, if the statistics are none or those of other
+        observations, or if there are images and neither ``channels_last`` nor an environment tells their layout
+    """
+
+    low: th.Tensor
+    high: th.Tensor
+
+    def __init__(self, model: DQS, vec_normalize: Statistics | None = None, channels_last: bool | None = None):
+        super().__init__()
+        if not isinstance(model, DQS):
+            raise InputError(f"model must be a DQS or PaperDQS, got {type(model).__name__}; load it by the class it is of")
+        self.policy = model.policy
+        self.is_dict = isinstance(model.observation_space, spaces.Dict)
+        parts = parts_of(model.observation_space)
+        normalizations = observation_normalizations(model, vec_normalize)
+        images = [name for name, space in parts.items() if is_image_space(space)]
+        transposed = images if images and _channels_last(model, channels_last) else []
+        self.names = list(parts)
+        self.inputs = nn.ModuleList(
+            RawObservation(space, normalizations.get(name), name in transposed) for name, space in parts.items()
+        )
+        assert isinstance(model.action_space, spaces.Box)
+        self.action_shape = model.action_space.shape
+        self.register_buffer("low", th.tensor(model.action_space.low))
+        self.register_buffer("high", th.tensor(model.action_space.high))
+        self.to(model.device).eval()
+
+    def forward(self, *observations: th.Tensor) -> th.Tensor:
+        """
+        :param observations: (batch, *shape) each, in the order of ``names``, of the types that the environment gives
+        :return: (batch, *action_shape), in the bounds of the action space
+        """
+        prepared = [prepare(values) for prepare, values in zip(self.inputs, observations, strict=True)]
+        policy_input = dict(zip(self.names, prepared, strict=True)) if self.is_dict else prepared[0]
+        scaled = self.policy._predict(policy_input, deterministic=True).reshape(-1, *self.action_shape)
+        actions = self.low + 0.5 * (scaled + 1.0) * (self.high - self.low)
+        return th.minimum(th.maximum(actions, self.low), self.high)
+
+    def examples(self, batch_size: int) -> tuple[th.Tensor, ...]:
+        """
+        :param batch_size: number of observations
+        :return: zeros that :meth:`forward` takes
+        """
+        return tuple(part.example(batch_size).to(self.low.device) for part in self.inputs)  # type: ignore[operator]
+
+
+class RawObservation(nn.Module):
+    """
+    A part of the observation, as the environment gives it, made what the policy takes: normalised, channels first.
+
+    :param space: of the part, as the model knows it
+    :param normalization: of the part, if it is normalised
+    :param is_transposed: whether it is an image whose channels come last
+    """
+
+    def __init__(self, space: spaces.Space, normalization: "Normalization | None", is_transposed: bool):
+        super().__init__()
+        shape = space.shape or ()
+        self.shape = (*shape[1:], shape[0]) if is_transposed else shape
+        self.dtype = th.as_tensor(np.zeros((), space.dtype)).dtype
+        self.normalize = normalization or nn.Identity()
+        self.is_transposed = is_transposed
+
+    def forward(self, values: th.Tensor) -> th.Tensor:
+        """
+        :param values: (batch, *shape)
+        :return: the same, as the policy takes it
+        """
+        values = self.normalize(values)
+        return values.permute(0, 3, 1, 2) if self.is_transposed else values
+
+    def example(self, batch_size: int) -> th.Tensor:
+        return th.zeros((batch_size, *self.shape), dtype=self.dtype)
+
+
+class Normalization(nn.Module):
+    """
+    What ``VecNormalize`` does to a part of the observation; in float64, as there, since observations far from zero would lose
+    their variance to rounding.
+
+    :param running: statistics of the part
+    :param vec_normalize: that they belong to
+    """
+
+    mean: th.Tensor
+    std: th.Tensor
+
+    def __init__(self, running: RunningMeanStd, vec_normalize: VecNormalize):
+        super().__init__()
+        self.clip = vec_normalize.clip_obs
+        self.register_buffer("mean", th.tensor(running.mean))
+        self.register_buffer("std", th.tensor(np.sqrt(running.var + vec_normalize.epsilon)))
+
+    def forward(self, values: th.Tensor) -> th.Tensor:
+        """
+        :param values: (batch, *shape), as the environment gives them
+        :return: float32, of the same shape
+        """
+        return ((values.double() - self.mean) / self.std).clamp(-self.clip, self.clip).float()
+
+
+def parts_of(space: spaces.Space) -> Mapping[str, spaces.Space]:
+    """
+    :param space: of observations
+    :return: its parts by name; one part where it is no dictionary
+    """
+    return space.spaces if isinstance(space, spaces.Dict) else {OBSERVATIONS: space}
+
+
+def vec_normalize_of(model: DQS, vec_normalize: Statistics | None) -> VecNormalize | None:
+    """
+    :param model: a trained model
+    :param vec_normalize: as in :class:`DeployedPolicy`; a file is trusted, as by SB3
+    :return: the statistics, if there are any
+    :raises ValueError: if ``vec_normalize`` is none
+    """
+    if vec_normalize is None:
+        return model.get_vec_normalize_env()
+    if isinstance(vec_normalize, str | os.PathLike):
+        path = Path(vec_normalize)
+        if not path.is_file():
+            raise InputError(f"vec_normalize must be a VecNormalize or the file that its save() wrote, and there is no {path}")
+        vec_normalize = pickle.loads(path.read_bytes())
+    if not isinstance(vec_normalize, VecNormalize):
+        raise InputError(
+            f"vec_normalize must be a VecNormalize or the file that its save() wrote, got {type(vec_normalize).__name__}"
+        )
+    return vec_normalize
+
+
+def observation_normalizations(model: DQS, vec_normalize: Statistics | None) -> dict[str, Normalization]:
+    """
+    :param model: a trained model
+    :param vec_normalize: as in :class:`DeployedPolicy`
+    :return: of the parts of the observation that are normalised
+    :raises ValueError: if ``vec_normalize`` is none, or belongs to other observations than the model
+    """
+    found = vec_normalize_of(model, vec_normalize)
+    if found is None or not found.norm_obs:
+        return {}
+    running = found.obs_rms if isinstance(found.obs_rms, dict) else {OBSERVATIONS: found.obs_rms}
+    ours = {name: space.shape for name, space in parts_of(model.observation_space).items()}
+    theirs = {name: statistics.mean.shape for name, statistics in running.items()}
+    if not theirs.items() <= ours.items():
+        raise InputError(
+            f"vec_normalize must be that of the model's training: it has observations of shapes {theirs}, the model has {ours}"
+        )
+    return {name: Normalization(statistics, found) for name, statistics in running.items()}
+
+
+def _channels_last(model: DQS, channels_last: bool | None) -> bool:
+    if channels_last is not None:
+        return channels_last
+    if model.env is None:
+        raise InputError(
+            "channels_last must be True or False for a model with images that has no environment; True where the "
+            "environment gives images of shape (height, width, channels), as most do"
+        )
+    return is_vecenv_wrapped(model.env, VecTransposeImage)

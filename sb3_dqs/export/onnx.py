@@ -1,0 +1,142 @@
+"""How does a policy run where there is no torch? As one ONNX file, and so near to ``predict()``."""
+
+import copy
+import os
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+
+from sb3_dqs.checks import InputError, as_integer
+from sb3_dqs.dqs import DQS
+from sb3_dqs.export.deployed import (
+    OBSERVATIONS,
+    DeployedPolicy,
+    Normalization,
+    Statistics,
+    observation_normalizations,
+    parts_of,
+    vec_normalize_of,
+)
+from sb3_dqs.extras import install_command
+
+# Name of the output; the inputs have the names of the parts of the observation
+ACTIONS = "actions"
+
+
+def export_onnx(
+    model: DQS,
+    path: str | os.PathLike,
+    vec_normalize: Statistics | None = None,
+    batch_size: int | None = None,
+    channels_last: bool | None = None,
+) -> Path:
+    """
+    Write the deterministic policy of a trained model as one ONNX file.
+
+    It takes observations as the environment gives them, (batch, *shape), under the name ``observations``, or those of a
+    dictionary under their own; it gives ``actions``, (batch, *action_shape), in the bounds of the action space. Where
+    ``predict()`` raises an error at an observation that is no number, the file gives an action that is none.
+
+    :param model: a trained model
+    :param path: of the file; its folder is made where there is none
+    :param vec_normalize: the statistics of observations that it was trained with, or the file that ``VecNormalize.save``
+        wrote; by default those of the environment of the model, if it has one with statistics
+    :param batch_size: number of observations that the file takes at once, >= 1; any number by default
+    :param channels_last: whether images are (batch, height, width, channels), or have the channels first; by default as the
+        environment of the model gives them
+    :return: the path
+    :raises ImportError: if the extra ``export`` is not installed
+    :raises ValueError: if an argument is not usable, see also :class:`~sb3_dqs.export.deployed.DeployedPolicy`
+    """
+    _require("onnx", "onnxscript")
+    if batch_size is not None:
+        batch_size = as_integer("batch_size", batch_size, 1, "leave it out for a file that takes any number of observations")
+    deployed = DeployedPolicy(model, vec_normalize, channels_last)
+    if ACTIONS in deployed.names:
+        raise InputError(f"an observation must not be named {ACTIONS!r}, as the output is; rename its key in the environment")
+    # one row as example would fix the number of rows
+    examples = deployed.examples(batch_size or 2)
+    open_batch = {"observations": tuple({0: th.export.Dim("batch")} for _ in examples)}
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    th.onnx.export(
+        deployed,
+        examples,
+        path,
+        input_names=deployed.names,
+        output_names=[ACTIONS],
+        dynamic_shapes=open_batch if batch_size is None else None,
+        dynamo=True,
+        external_data=False,
+        verbose=False,
+    )
+    return path
+
+
+def difference_from_predict(
+    model: DQS,
+    path: str | os.PathLike,
+    vec_normalize: Statistics | None = None,
+    n_observations: int = 1_000,
+    seed: int = 0,
+) -> float:
+    """
+    Run an ONNX file beside ``predict(deterministic=True)``, at random observations.
+
+    :param model: of which the file was written
+    :param path: of the file
+    :param vec_normalize: as for :func:`export_onnx`
+    :param n_observations: drawn from the observation space, or, where they are normalised, from a normal law by the statistics
+    :param seed: of the draws
+    :return: the largest difference in a coordinate of the actions, in the units of the action space
+    :raises ImportError: if the extra ``export`` is not installed
+    """
+    _require("onnxruntime")
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    known = vec_normalize_of(model, vec_normalize)
+    raw = _draw(model.observation_space, observation_normalizations(model, known), n_observations, seed)
+    feeds = {entry.name: _laid_out_as(entry.shape[1:], raw[entry.name]) for entry in session.get_inputs()}
+    batch_size = session.get_inputs()[0].shape[0]
+    rows_at_once = batch_size if isinstance(batch_size, int) else n_observations
+    actions = np.concatenate(
+        [
+            session.run([ACTIONS], {name: rows[start : start + rows_at_once] for name, rows in feeds.items()})[0]
+            for start in range(0, n_observations - rows_at_once + 1, rows_at_once)
+        ]
+    )
+
+    observations = raw if isinstance(model.observation_space, spaces.Dict) else raw[OBSERVATIONS]
+    predicted, _ = model.predict(observations if known is None else known.normalize_obs(observations), deterministic=True)
+    return float(np.abs(actions - predicted[: len(actions)]).max())
+
+
+def _draw(space: spaces.Space, normalizations: dict[str, Normalization], n_rows: int, seed: int) -> dict[str, np.ndarray]:
+    """Raw observations; images have the channels first, as the model knows them."""
+    rng = np.random.default_rng(seed)
+    drawn = {}
+    for name, part in parts_of(copy.deepcopy(space)).items():
+        if name in normalizations:
+            mean, std = normalizations[name].mean.numpy(), normalizations[name].std.numpy()
+            rows = mean + std * rng.standard_normal((n_rows, *mean.shape))
+        else:
+            part.seed(seed)
+            rows = np.stack([part.sample() for _ in range(n_rows)])
+        drawn[name] = rows.astype(part.dtype)
+    return drawn
+
+
+def _laid_out_as(shape: list[int], rows: np.ndarray) -> np.ndarray:
+    return rows if list(rows.shape[1:]) == shape else np.ascontiguousarray(np.moveaxis(rows, 1, -1))
+
+
+def _require(*modules: str) -> None:
+    missing = [module for module in modules if find_spec(module) is None]
+    if missing:
+        raise ImportError(f"{' and '.join(missing)} must be installed for this: {install_command(*missing)}", name=missing[0])

@@ -1,0 +1,86 @@
+"""Does ``sb3-dqs export`` find the model and its statistics, and say what is missing?"""
+
+import sys
+
+import pytest
+from stable_baselines3 import SAC, HerReplayBuffer
+from stable_baselines3.common.envs import BitFlippingEnv
+
+from sb3_dqs import DQS, PaperDQS, command_line
+from sb3_dqs.export.command import find_model, load_model, main, statistics_beside
+from tests.conftest import SMALL, SMALL_PAPER
+from tests.export.models import VECTOR, trained
+
+
+@pytest.fixture(scope="module")
+def run_of_the_zoo(tmp_path_factory):
+    """Folder of a run as rl-zoo3 leaves it, of an environment whose observations are normalised."""
+    folder = tmp_path_factory.mktemp("logs") / "dqs" / "sb3_dqs-Room-v0_12"
+    model = trained(DQS, "MlpPolicy", VECTOR, {"clip_obs": 7.0}, n_diffusion_steps=3)
+    (folder / "sb3_dqs-Room-v0").mkdir(parents=True)
+    model.save(folder / "sb3_dqs-Room-v0.zip")
+    model.save(folder / "best_model.zip")
+    model.get_vec_normalize_env().save(folder / "sb3_dqs-Room-v0" / "vecnormalize.pkl")
+    return folder
+
+
+def test_run_of_the_zoo_is_exported_with_its_statistics(run_of_the_zoo, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["sb3-dqs", "export", str(run_of_the_zoo)])
+    assert command_line.main() == 0
+    output = capsys.readouterr().out
+    written = run_of_the_zoo / "sb3_dqs-Room-v0.onnx"
+    assert f"{run_of_the_zoo / 'sb3_dqs-Room-v0.zip'} with {run_of_the_zoo / 'sb3_dqs-Room-v0/vecnormalize.pkl'}" in output
+    assert f"{written}: at most " in output
+    assert float(output.split("at most ")[1].split()[0]) < 1e-5
+    assert written.is_file()
+
+
+def test_model_and_statistics_are_found(run_of_the_zoo, monkeypatch):
+    last, best = run_of_the_zoo / "sb3_dqs-Room-v0.zip", run_of_the_zoo / "best_model.zip"
+    assert find_model(run_of_the_zoo) == last
+    assert find_model(best) == find_model(best.with_suffix("")) == best
+    assert statistics_beside(last) == statistics_beside(best) == run_of_the_zoo / "sb3_dqs-Room-v0" / "vecnormalize.pkl"
+    assert statistics_beside(run_of_the_zoo.parent / "model.zip") is None
+
+
+def test_model_is_loaded_by_its_own_algorithm(tmp_path):
+    env = BitFlippingEnv(n_bits=3, continuous=True, max_steps=3)
+    DQS("MultiInputPolicy", env, replay_buffer_class=HerReplayBuffer, **SMALL).save(tmp_path / "hindsight")
+    PaperDQS("MlpPolicy", "Pendulum-v1", **SMALL_PAPER).save(tmp_path / "paper")
+    for name, algorithm in (("hindsight", DQS), ("paper", PaperDQS)):
+        model = load_model(tmp_path / f"{name}.zip")
+        assert type(model) is algorithm
+        assert model.predict(model.observation_space.sample(), deterministic=True)[0].shape == model.action_space.shape
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere.zip"], "there is no nowhere.zip"),
+        (["run_1"], "there is no run_1/run.zip; name one of run_1/best_model.zip"),
+        (["sac"], "model must be saved by DQS or PaperDQS, and sac.zip has the policy"),
+        (["model", "--batch-size", "0"], "batch_size must be an integer >= 1"),
+        (["model", "--vec-normalize", "nowhere.pkl"], "there is no nowhere.pkl"),
+    ],
+)
+def test_what_cannot_be_exported_is_named_in_one_line(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    SAC("MlpPolicy", "Pendulum-v1", buffer_size=1).save("sac")
+    DQS("MlpPolicy", "Pendulum-v1", **SMALL).save("model")
+    (tmp_path / "run_1").mkdir()
+    DQS("MlpPolicy", "Pendulum-v1", **SMALL).save("run_1/best_model")
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("sb3-dqs export: error: ")
+    assert message in error
+    assert len(error.splitlines()) == 1
+
+
+def test_missing_extra_is_named_in_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    DQS("MlpPolicy", "Pendulum-v1", **SMALL).save("model")
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    assert main(["model.zip"]) == 1
+    assert capsys.readouterr().err == (
+        "sb3-dqs export: error: onnx must be installed for this: pip install 'sb3-dqs[export]'\n"
+    )

@@ -1,0 +1,167 @@
+"""Is a policy, as SB3's documentation exports it or as a whole, the same function outside of Python's eager world?"""
+
+import warnings
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch as th
+from gymnasium import spaces
+from stable_baselines3 import SAC
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+
+from sb3_dqs import DQS, PaperDQS
+from sb3_dqs.checks import InputError
+from sb3_dqs.export import DeployedPolicy
+from tests.conftest import SMALL, SMALL_PAPER, RandomEnv
+from tests.export.models import DICT, IMAGE, VECTOR, in_vector, observations_for, trained
+
+
+class OnnxableSB3Policy(th.nn.Module):
+    """The recipe of SB3's documentation: observations as the networks get them, actions in [-1, 1]."""
+
+    def __init__(self, policy):
+        super().__init__()
+        self.policy = policy
+
+    def forward(self, observation):
+        return self.policy(observation, deterministic=True)
+
+
+@pytest.fixture(scope="module", params=[DQS, PaperDQS], ids=["ours", "paper"])
+def recipe(request):
+    """The module of the recipe, 1,000 observations, and the actions that the policy gives there."""
+    # few passes of the sampler, the first of which sees both walls: exporters take their time
+    model = trained(request.param, "MlpPolicy", VECTOR, n_diffusion_steps=3)
+    observations, _ = observations_for(model, VECTOR)
+    onnxable = OnnxableSB3Policy(model.policy).eval()
+    with th.no_grad():
+        actions = onnxable(th.as_tensor(observations)).numpy()
+    assert 0.02 < np.mean(np.abs(actions) > 1 - 1e-6) < 0.98, "at walls and between them"
+    return onnxable, observations, actions
+
+
+def test_onnx_by_the_recipe_and_the_exporter_that_traces(recipe, tmp_path):
+    onnxable, observations, expected = recipe
+    path = tmp_path / "policy.onnx"
+    with warnings.catch_warnings():
+        # it is deprecated, and tells what it makes a constant of: sizes of networks
+        warnings.simplefilter("ignore")
+        th.onnx.export(
+            onnxable,
+            (th.randn(1, 3),),
+            path,
+            opset_version=17,
+            input_names=["input"],
+            dynamic_axes={"input": {0: "batch"}},
+            dynamo=False,
+        )
+    (actions,) = onnxruntime.InferenceSession(path).run(None, {"input": observations})
+    np.testing.assert_allclose(actions, expected, rtol=0, atol=1e-5)
+
+
+def test_onnx_by_the_recipe_and_the_present_exporter(recipe, tmp_path):
+    onnxable, observations, expected = recipe
+    if isinstance(onnxable.policy, PaperDQS.policy_aliases["MlpPolicy"]):
+        pytest.skip("what it has beyond ours, test_onnx.py exports")
+    path = tmp_path / "policy.onnx"
+    th.onnx.export(onnxable, (th.randn(1, 3),), path, input_names=["input"], dynamo=True, verbose=False)
+    session = onnxruntime.InferenceSession(path)
+    actions = np.concatenate([session.run(None, {"input": row})[0] for row in observations[:, None]])
+    np.testing.assert_allclose(actions, expected, rtol=0, atol=1e-5)
+
+
+def test_trace_by_the_recipe(recipe, tmp_path):
+    onnxable, observations, expected = recipe
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", th.jit.TracerWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)
+        traced = th.jit.freeze(th.jit.trace(onnxable, th.randn(1, 3)))
+        th.jit.save(traced, tmp_path / "traced.pt")
+        loaded = th.jit.load(tmp_path / "traced.pt")
+    actions = loaded(th.as_tensor(observations)).numpy()
+    np.testing.assert_allclose(actions, expected, rtol=0, atol=1e-5)
+
+
+def test_torch_export_by_the_recipe(recipe):
+    onnxable, observations, expected = recipe
+    batch = {0: th.export.Dim("batch")}
+    program = th.export.export(onnxable, (th.randn(2, 3),), dynamic_shapes=(batch,))
+    with th.no_grad():
+        actions = program.module()(th.as_tensor(observations)).numpy()
+    np.testing.assert_allclose(actions, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("policy", "space", "normalized"),
+    [
+        ("MlpPolicy", VECTOR, {}),
+        ("MlpPolicy", VECTOR, {"norm_obs": False}),
+        ("MlpPolicy", spaces.Box(-1e6, 1e6, (2, 3), np.float64), {"clip_obs": 3.0}),
+        ("MlpPolicy", spaces.MultiDiscrete([3, 2]), None),
+        ("CnnPolicy", IMAGE, None),
+        ("CnnPolicy", spaces.Box(0, 255, (3, 36, 40), np.uint8), None),
+        ("MultiInputPolicy", DICT, {"norm_obs_keys": ["speed"]}),
+    ],
+    ids=["vector", "not_normalised", "float64", "discrete", "channels_last", "channels_first", "dictionary"],
+)
+def test_deployed_policy_takes_raw_observations_to_actions_of_the_environment(policy, space, normalized, algorithm):
+    model = algorithm(policy, in_vector(RandomEnv(space), normalized), seed=0).learn(25)
+    model.policy.set_training_mode(True)
+    raw = [space.sample() for _ in range(5)]
+    stacked = (
+        {name: np.stack([row[name] for row in raw]) for name in space} if isinstance(space, spaces.Dict) else np.stack(raw)
+    )
+    deployed = DeployedPolicy(model)
+    with th.no_grad():
+        given = [stacked[name] for name in deployed.names] if isinstance(space, spaces.Dict) else [stacked]
+        actions = deployed(*map(th.as_tensor, given)).numpy()
+    expected, _ = model.predict(stacked if normalized is None else model.env.normalize_obs(stacked), deterministic=True)
+    np.testing.assert_allclose(actions, expected, rtol=0, atol=1e-6)
+    assert actions.dtype == expected.dtype
+    assert [(tuple(e.shape[1:]), e.dtype) for e in deployed.examples(3)] == [
+        (g.shape[1:], th.as_tensor(g).dtype) for g in given
+    ]
+
+
+def test_statistics_of_observations_far_from_zero_keep_their_variance():
+    space = spaces.Box(-np.inf, np.inf, (3,), np.float64)
+    env = VecNormalize(DummyVecEnv([lambda: RandomEnv(space)]), norm_reward=False)
+    model = DQS("MlpPolicy", env, seed=0, **SMALL).learn(25)
+    env.obs_rms.mean += 1e6
+    env.obs_rms.var *= 1e-4
+    raw = env.obs_rms.mean + np.sqrt(env.obs_rms.var) * np.random.default_rng(0).standard_normal((50, 3))
+    with th.no_grad():
+        actions = DeployedPolicy(model)(th.as_tensor(raw)).numpy()
+    expected, _ = model.predict(env.normalize_obs(raw), deterministic=True)
+    assert np.ptp(expected, axis=0).min() > 0.1, "the observations matter"
+    np.testing.assert_allclose(actions, expected, rtol=0, atol=1e-6)
+
+
+# What cannot be deployed
+
+
+def test_another_algorithm_is_named():
+    with pytest.raises(InputError, match="model must be a DQS or PaperDQS, got SAC"):
+        DeployedPolicy(SAC("MlpPolicy", "Pendulum-v1", buffer_size=1))
+
+
+def test_layout_of_images_that_nothing_tells_is_asked_for(tmp_path):
+    model = PaperDQS("CnnPolicy", RandomEnv(IMAGE), **SMALL_PAPER)
+    model.save(tmp_path / "model")
+    model = PaperDQS.load(tmp_path / "model")
+    with pytest.raises(InputError, match=r"channels_last must be True or False .* no environment"):
+        DeployedPolicy(model)
+    assert DeployedPolicy(model, channels_last=True).examples(2)[0].shape == (2, 36, 40, 3)
+    assert DeployedPolicy(model, channels_last=False).examples(2)[0].shape == (2, 3, 36, 40)
+
+
+def test_statistics_that_are_none_or_of_other_observations_are_named(tmp_path):
+    model = DQS("MlpPolicy", "Pendulum-v1", **SMALL)
+    with pytest.raises(InputError, match=r"vec_normalize must be .* there is no nowhere\.pkl"):
+        DeployedPolicy(model, "nowhere.pkl")
+    with pytest.raises(InputError, match=r"vec_normalize must be .* got DummyVecEnv"):
+        DeployedPolicy(model, model.env)
+    other = VecNormalize(DummyVecEnv([lambda: RandomEnv(spaces.Box(-1.0, 1.0, (5,)))]))
+    with pytest.raises(InputError, match=r"of shapes {'observations': \(5,\)}, the model has {'observations': \(3,\)}"):
+        DeployedPolicy(model, other)

@@ -1,0 +1,142 @@
+"""Does an ONNX file give the actions of ``predict()`` where there is neither torch nor SB3?"""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import pytest
+from gymnasium import spaces
+
+from sb3_dqs import DQS, PaperDQS
+from sb3_dqs.checks import InputError
+from sb3_dqs.export import difference_from_predict, export_onnx
+from tests.conftest import SMALL, RandomEnv
+from tests.docs.markdown import blocks, page
+from tests.export.models import DICT, IMAGE, VECTOR, observations_for, trained
+
+# A program on the robot: as if none of these were installed
+WITHOUT_TORCH = """
+import sys
+missing = {"torch", "stable_baselines3", "gymnasium", "sb3_dqs"}
+sys.modules.update(dict.fromkeys(missing))
+"""
+STILL_WITHOUT_TORCH = """
+assert not [name for name, module in sys.modules.items() if module is not None and name.partition(".")[0] in missing]
+"""
+
+# Run on its own, with the folder of the files as argument
+RUN_FILES = """
+import json, pathlib
+import numpy as np, onnxruntime
+results = {}
+for path in sorted(pathlib.Path(sys.argv[1]).glob("*.onnx")):
+    session = onnxruntime.InferenceSession(path)
+    with np.load(path.with_suffix(".npz")) as arrays:
+        expected, feeds = arrays["expected"], {entry.name: arrays[entry.name] for entry in session.get_inputs()}
+    rows = session.get_inputs()[0].shape[0]
+    rows = rows if isinstance(rows, int) else len(expected)
+    starts = range(0, len(expected), rows)
+    batches = [{name: values[start : start + rows] for name, values in feeds.items()} for start in starts]
+    actions = np.concatenate([session.run(["actions"], batch)[0] for batch in batches])
+    assert actions.shape == expected.shape and actions.dtype == expected.dtype
+    results[path.stem] = float(np.abs(actions - expected).max())
+print(json.dumps(results))
+"""
+
+
+def run_without_torch(program, *arguments):
+    """:return: what a program prints, in a process of its own that has neither torch nor SB3"""
+    checked = f"{WITHOUT_TORCH}{program}{STILL_WITHOUT_TORCH}"
+    command = [sys.executable, "-I", "-c", checked, *map(str, arguments)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def keep(path, observations, actions):
+    inputs = observations if isinstance(observations, dict) else {"observations": observations}
+    np.savez(path.with_suffix(".npz"), expected=actions, **inputs)
+
+
+def shapes(path):
+    """:return: of inputs and outputs, by name; text where the size is open"""
+    graph = onnx.load(path).graph
+    sizes = {entry.name: entry.type.tensor_type.shape.dim for entry in (*graph.input, *graph.output)}
+    return {name: [size.dim_param or size.dim_value for size in of_axes] for name, of_axes in sizes.items()}
+
+
+def test_files_give_the_actions_of_predict_where_there_is_no_torch(tmp_path):
+    # the published algorithm on images; one candidate, a dictionary, statistics of a part of it, and one row at once;
+    # eight candidates, statistics in a file, and any number of rows
+    paper = trained(PaperDQS, "CnnPolicy", IMAGE)
+    one = trained(DQS, "MultiInputPolicy", DICT, {"norm_obs_keys": ["speed"]}, n_action_candidates=1, n_diffusion_steps=3)
+    eight = trained(DQS, "MlpPolicy", VECTOR, {"clip_obs": 7.0})
+    cases = {"paper": (paper, IMAGE, 1.0), "one": (one, DICT, 100.0), "eight": (eight, VECTOR, 1.0)}
+    at_walls = {}
+    for name, (model, space, scale) in cases.items():
+        observations, actions = observations_for(model, space, scale)
+        keep(tmp_path / f"{name}.onnx", observations, actions)
+        at_walls[name] = np.mean((actions == model.action_space.low) | (actions == model.action_space.high))
+    assert 0.02 < at_walls["one"] < 0.98
+    assert 0.02 < at_walls["eight"] < 0.98
+
+    # and without the environment that tells the layout and the statistics
+    eight.get_vec_normalize_env().save(tmp_path / "statistics.pkl")
+    eight.save(tmp_path / "eight.zip")
+    eight = DQS.load(tmp_path / "eight.zip")
+    paper.policy.set_training_mode(True)
+    assert export_onnx(paper, tmp_path / "paper.onnx") == tmp_path / "paper.onnx"
+    export_onnx(one, tmp_path / "one.onnx", batch_size=1)
+    export_onnx(eight, tmp_path / "eight.onnx", tmp_path / "statistics.pkl")
+
+    differences = json.loads(run_without_torch(RUN_FILES, tmp_path))
+    assert differences.keys() == cases.keys()
+    assert all(difference < 1e-5 for difference in differences.values()), differences
+    assert shapes(tmp_path / "one.onnx") == {"image": [1, 36, 40, 3], "speed": [1, 2], "gear": [1], "actions": [1, 1, 2]}
+    assert shapes(tmp_path / "eight.onnx") == {"observations": ["batch", 3], "actions": ["batch", 1, 2]}
+    assert shapes(tmp_path / "paper.onnx") == {"observations": ["batch", 36, 40, 3], "actions": ["batch", 1, 2]}
+
+    # the comparison that users have
+    assert difference_from_predict(one, tmp_path / "one.onnx", n_observations=20) < 1e-5
+    assert difference_from_predict(eight, tmp_path / "eight.onnx", tmp_path / "statistics.pkl") < 1e-5
+    assert difference_from_predict(eight, tmp_path / "eight.onnx") > 1e-2, "without the statistics"
+
+
+@pytest.fixture(scope="module")
+def model():
+    return DQS("MlpPolicy", "Pendulum-v1", **SMALL)
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, 1.5, "2"])
+def test_batch_size_that_cannot_be_is_named(batch_size, model, tmp_path):
+    with pytest.raises(InputError, match=r"batch_size must be an integer >= 1, got .*any number"):
+        export_onnx(model, tmp_path / "policy.onnx", batch_size=batch_size)
+
+
+def test_observation_that_is_named_as_the_output_is_named(tmp_path):
+    space = spaces.Dict({"actions": spaces.Box(-1.0, 1.0, (2,)), "speed": spaces.Box(-1.0, 1.0, (1,))})
+    with pytest.raises(InputError, match="must not be named 'actions'"):
+        export_onnx(DQS("MultiInputPolicy", RandomEnv(space), **SMALL), tmp_path / "policy.onnx")
+
+
+def test_missing_extra_is_named(model, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(ImportError, match=r"onnxscript must be installed .* pip install 'sb3-dqs\[export\]'"):
+        export_onnx(model, tmp_path / "policy.onnx")
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(ImportError, match=r"onnxruntime must be installed .* pip install 'sb3-dqs\[export\]'"):
+        difference_from_predict(model, tmp_path / "policy.onnx")
+
+
+def test_documentation_runs_as_printed_and_its_loop_without_torch(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    *in_torch, loop = sorted(blocks(page("docs/deploy.md"), "python"), key=lambda block: "import onnxruntime" in block)
+    assert len([line for line in loop.splitlines() if line]) <= 15
+    exec("".join(in_torch).replace("10_000", "110"), {})
+    assert (tmp_path / "pendulum.pt2").is_file()
+    result = run_without_torch(loop)
+    angle, velocity = map(float, result.split())
+    assert abs(angle) <= np.pi
+    assert abs(velocity) <= 8
