@@ -41,6 +41,8 @@ def _circle(n_peaks: int, radius: float) -> tuple[tuple[float, ...], ...]:
 
 LANDSCAPES = {
     "two_peaks": Landscape(((0.5,), (-0.5,)), (0.7, 0.3), width=0.15),
+    # narrow against the sampler's grid of noise levels
+    "three_peaks": Landscape(((-0.6,), (0.0,), (0.6,)), (0.5, 0.3, 0.2), width=0.12, background=0.02),
     "wall": Landscape(((1.0,),), (1.0,), width=0.3),
     "four_peaks": Landscape(((0.5, 0.5), (-0.5, 0.5), (-0.5, -0.5), (0.5, -0.5)), (0.4, 0.3, 0.2, 0.1), width=0.15),
     # neighbours are 0.16 apart, less than twice their width: together an even ridge
@@ -56,8 +58,8 @@ class BanditEnv(gym.Env[np.ndarray, np.ndarray]):
     context along every coordinate. Uniform actions would have reward 0 if the law were uniform. Observation: the context, in
     [-1, 1]. Action: in [-1, 1]^d.
 
-    :param landscape: name of one of ``LANDSCAPES`` (1-D ``"two_peaks"``, ``"wall"``; 2-D ``"four_peaks"``, ``"ring"``), or
-        a :class:`Landscape`
+    :param landscape: name of one of ``LANDSCAPES`` (1-D ``"two_peaks"``, ``"three_peaks"``, ``"wall"``; 2-D
+        ``"four_peaks"``, ``"ring"``), or a :class:`Landscape`
     :param temperature: at which the Boltzmann law is the chosen one, > 0, in units of reward
     :param render_mode: ``"rgb_array"`` or None
     """
