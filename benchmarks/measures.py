@@ -43,7 +43,7 @@ N_MIXTURE_EPISODES = 500
 N_CENTRE_EPISODES = 100
 
 # Episodes of the policy, and of exact draws from its critic's law, whose goals are compared
-N_LAW_EPISODES = 400
+N_LAW_EPISODES = 200
 
 # After the goal that the policy prefers is closed: number of starts, and of tries from each
 N_CLOSED_STARTS = 50

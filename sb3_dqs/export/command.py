@@ -10,11 +10,12 @@ from stable_baselines3.common.save_util import load_from_zip_file
 
 from sb3_dqs.checks import InputError
 from sb3_dqs.dqs import DQS
-from sb3_dqs.export.onnx import difference_from_predict, export_onnx
+from sb3_dqs.export.onnx import Comparison, compare_with_predict, export_onnx
 from sb3_dqs.paper import PaperDQS, PaperPolicy
 from sb3_dqs.policies import DiffusionPolicy
 
-N_COMPARED = 1_000
+# Actions of the file that are nearer than this to those of predict(), in the units of the action space, are the same
+TOLERANCE = 1e-5
 
 
 def main(argv: Sequence[str]) -> int:
@@ -39,12 +40,27 @@ def main(argv: Sequence[str]) -> int:
         print(f"Exporting {model_path}" + (f" with {vec_normalize}" if vec_normalize else ""), flush=True)
         model = load_model(model_path)
         export_onnx(model, output, vec_normalize, arguments.batch_size, channels_last)
-        difference = difference_from_predict(model, output, vec_normalize, N_COMPARED)
+        n_observations = (
+            1_000 if arguments.batch_size is None else arguments.batch_size * max(1, 1_000 // arguments.batch_size)
+        )
+        comparison = compare_with_predict(model, output, vec_normalize, n_observations)
     except (InputError, ImportError) as error:
         print(f"sb3-dqs export: error: {error}", file=sys.stderr)
         return 2 if isinstance(error, InputError) else 1
-    print(f"{output}: at most {difference:.1e} from predict() in {N_COMPARED:,} actions")
+    print(f"{output}: {described(comparison)}")
     return 0
+
+
+def described(comparison: Comparison) -> str:
+    """
+    :param comparison: of a file with ``predict()``
+    :return: in words
+    """
+    is_same = comparison.differences < TOLERANCE
+    words = f"{is_same.sum():,} of {len(is_same):,} actions are those of predict() to {TOLERANCE:.0e}"
+    if is_same.all():
+        return words
+    return f"{words}; the others are other candidates, whose Q differs by {comparison.q_differences[~is_same].max():.0e} of its size"
 
 
 def find_model(path: Path) -> Path:

@@ -1,15 +1,21 @@
 """How does a policy run where there is no torch? As one ONNX file, and so near to ``predict()``."""
 
+import contextlib
 import copy
+import logging
 import os
+import warnings
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch as th
 from gymnasium import spaces
 
 from sb3_dqs.checks import InputError, as_integer
+from sb3_dqs.critics import evaluating, smallest_q
 from sb3_dqs.dqs import DQS
 from sb3_dqs.export.deployed import (
     OBSERVATIONS,
@@ -62,37 +68,53 @@ def export_onnx(
     open_batch = {"observations": tuple({0: th.export.Dim("batch")} for _ in examples)}
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    th.onnx.export(
-        deployed,
-        examples,
-        path,
-        input_names=deployed.names,
-        output_names=[ACTIONS],
-        dynamic_shapes=open_batch if batch_size is None else None,
-        dynamo=True,
-        external_data=False,
-        verbose=False,
-    )
+    with _without_notes_of_the_exporter():
+        th.onnx.export(
+            deployed,
+            examples,
+            path,
+            input_names=deployed.names,
+            output_names=[ACTIONS],
+            dynamic_shapes=open_batch if batch_size is None else None,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
     return path
 
 
-def difference_from_predict(
+class Comparison(NamedTuple):
+    """
+    An ONNX file beside ``predict(deterministic=True)``.
+
+    :param differences: (n_observations,), of the actions: the largest over the coordinates, in the units of the action space
+    :param q_differences: (n_observations,), of the smallest Q of both actions, over its size where that is above 1. Where
+        candidates tie, a rounding decides which of them is the action: then actions differ, and their Q does not.
+    """
+
+    differences: np.ndarray
+    q_differences: np.ndarray
+
+
+def compare_with_predict(
     model: DQS,
     path: str | os.PathLike,
     vec_normalize: Statistics | None = None,
     n_observations: int = 1_000,
     seed: int = 0,
-) -> float:
+) -> Comparison:
     """
     Run an ONNX file beside ``predict(deterministic=True)``, at random observations.
 
     :param model: of which the file was written
     :param path: of the file
     :param vec_normalize: as for :func:`export_onnx`
-    :param n_observations: drawn from the observation space, or, where they are normalised, from a normal law by the statistics
+    :param n_observations: drawn from the observation space, or, where they are normalised, from a normal law by the statistics;
+        a multiple of the number that the file takes at once
     :param seed: of the draws
-    :return: the largest difference in a coordinate of the actions, in the units of the action space
+    :return: how far the actions, and their Q values, are apart
     :raises ImportError: if the extra ``export`` is not installed
+    :raises ValueError: if ``n_observations`` is no such multiple
     """
     _require("onnxruntime")
     import onnxruntime
@@ -100,21 +122,46 @@ def difference_from_predict(
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    batch_size = session.get_inputs()[0].shape[0]
+    rows_at_once = batch_size if isinstance(batch_size, int) else n_observations
+    if n_observations % rows_at_once:
+        raise InputError(f"n_observations must be a multiple of the {rows_at_once} that {path} takes, got {n_observations}")
     known = vec_normalize_of(model, vec_normalize)
     raw = _draw(model.observation_space, observation_normalizations(model, known), n_observations, seed)
     feeds = {entry.name: _laid_out_as(entry.shape[1:], raw[entry.name]) for entry in session.get_inputs()}
-    batch_size = session.get_inputs()[0].shape[0]
-    rows_at_once = batch_size if isinstance(batch_size, int) else n_observations
-    actions = np.concatenate(
-        [
-            session.run([ACTIONS], {name: rows[start : start + rows_at_once] for name, rows in feeds.items()})[0]
-            for start in range(0, n_observations - rows_at_once + 1, rows_at_once)
-        ]
-    )
+    batches = [
+        {name: rows[start : start + rows_at_once] for name, rows in feeds.items()}
+        for start in range(0, n_observations, rows_at_once)
+    ]
+    actions = np.concatenate([session.run([ACTIONS], batch)[0] for batch in batches])
 
     observations = raw if isinstance(model.observation_space, spaces.Dict) else raw[OBSERVATIONS]
-    predicted, _ = model.predict(observations if known is None else known.normalize_obs(observations), deterministic=True)
-    return float(np.abs(actions - predicted[: len(actions)]).max())
+    if known is not None:
+        observations = known.normalize_obs(observations)
+    predicted, _ = model.predict(observations, deterministic=True)
+    both = np.stack([actions, predicted]).astype(np.float32)
+    scaled = model.policy.scale_action(both).reshape(2, n_observations, -1)
+    with evaluating(model.critic), th.no_grad():
+        policy_input, _ = model.policy.obs_to_tensor(observations)
+        q_values = smallest_q(model.critic, policy_input, th.as_tensor(scaled, device=model.device)).double().cpu().numpy()
+    return Comparison(
+        differences=np.abs(actions - predicted).reshape(n_observations, -1).max(axis=1),
+        q_differences=np.abs(q_values[0] - q_values[1]) / np.maximum(np.abs(q_values[1]), 1.0),
+    )
+
+
+@contextlib.contextmanager
+def _without_notes_of_the_exporter() -> Iterator[None]:
+    """It tells that torchvision is not there, which it does not need, and that torch uses what torch has deprecated."""
+    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _draw(space: spaces.Space, normalizations: dict[str, Normalization], n_rows: int, seed: int) -> dict[str, np.ndarray]:

@@ -222,7 +222,7 @@ class ExactPolicy:
     """
 
     # Cells per dimension: an action is drawn from one, and uniform inside
-    N_CELLS: ClassVar[dict[int, int]] = {1: 1_000, 2: 60}
+    N_CELLS: ClassVar[dict[int, int]] = {1: 1_000, 2: 30}
     MAX_ROWS = 100_000
 
     def __init__(self, model: Any):

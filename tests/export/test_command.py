@@ -7,7 +7,8 @@ from stable_baselines3 import SAC, HerReplayBuffer
 from stable_baselines3.common.envs import BitFlippingEnv
 
 from sb3_dqs import DQS, PaperDQS, command_line
-from sb3_dqs.export.command import find_model, load_model, main, statistics_beside
+from sb3_dqs.export.command import described, find_model, load_model, main, statistics_beside
+from sb3_dqs.export.onnx import Comparison
 from tests.conftest import SMALL, SMALL_PAPER
 from tests.export.models import VECTOR, trained
 
@@ -30,9 +31,15 @@ def test_run_of_the_zoo_is_exported_with_its_statistics(run_of_the_zoo, monkeypa
     output = capsys.readouterr().out
     written = run_of_the_zoo / "sb3_dqs-Room-v0.onnx"
     assert f"{run_of_the_zoo / 'sb3_dqs-Room-v0.zip'} with {run_of_the_zoo / 'sb3_dqs-Room-v0/vecnormalize.pkl'}" in output
-    assert f"{written}: at most " in output
-    assert float(output.split("at most ")[1].split()[0]) < 1e-5
+    assert f"{written}: 1,000 of 1,000 actions are those of predict() to 1e-05\n" in output
     assert written.is_file()
+
+
+def test_other_candidates_are_told_with_their_q():
+    comparison = Comparison(np.array([0.0, 0.3, 1e-7]), np.array([0.0, 2e-7, 1e-6]))
+    assert described(comparison) == (
+        "2 of 3 actions are those of predict() to 1e-05; the others are other candidates, whose Q differs by 2e-07 of its size"
+    )
 
 
 def test_model_and_statistics_are_found(run_of_the_zoo, monkeypatch):

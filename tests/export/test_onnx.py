@@ -11,7 +11,7 @@ from gymnasium import spaces
 
 from sb3_dqs import DQS, PaperDQS
 from sb3_dqs.checks import InputError
-from sb3_dqs.export import difference_from_predict, export_onnx
+from sb3_dqs.export import compare_with_predict, export_onnx
 from tests.conftest import SMALL, RandomEnv
 from tests.docs.markdown import blocks, page
 from tests.export.models import DICT, IMAGE, VECTOR, observations_for, trained
@@ -71,7 +71,9 @@ def test_files_give_the_actions_of_predict_where_there_is_no_torch(tmp_path):
     # the published algorithm on images; one candidate, a dictionary, statistics of a part of it, and one row at once;
     # eight candidates, statistics in a file, and any number of rows
     paper = trained(PaperDQS, "CnnPolicy", IMAGE)
-    one = trained(DQS, "MultiInputPolicy", DICT, {"norm_obs_keys": ["speed"]}, n_action_candidates=1, n_diffusion_steps=3)
+    one = trained(
+        DQS, "MultiInputPolicy", DICT, {"norm_obs_keys": ["speed"]}, gain=4.0, n_action_candidates=1, n_diffusion_steps=3
+    )
     eight = trained(DQS, "MlpPolicy", VECTOR, {"clip_obs": 7.0})
     cases = {"paper": (paper, IMAGE, 1.0), "one": (one, DICT, 100.0), "eight": (eight, VECTOR, 1.0)}
     at_walls = {}
@@ -99,9 +101,14 @@ def test_files_give_the_actions_of_predict_where_there_is_no_torch(tmp_path):
     assert shapes(tmp_path / "paper.onnx") == {"observations": ["batch", 36, 40, 3], "actions": ["batch", 1, 2]}
 
     # the comparison that users have
-    assert difference_from_predict(one, tmp_path / "one.onnx", n_observations=20) < 1e-5
-    assert difference_from_predict(eight, tmp_path / "eight.onnx", tmp_path / "statistics.pkl") < 1e-5
-    assert difference_from_predict(eight, tmp_path / "eight.onnx") > 1e-2, "without the statistics"
+    assert compare_with_predict(one, tmp_path / "one.onnx", n_observations=20).differences.max() < 1e-5
+    compared = compare_with_predict(eight, tmp_path / "eight.onnx", tmp_path / "statistics.pkl")
+    assert compared.differences.shape == compared.q_differences.shape == (1_000,)
+    assert compared.differences.max() < 1e-5
+    assert compared.q_differences.max() < 1e-5
+    without_statistics = compare_with_predict(eight, tmp_path / "eight.onnx")
+    assert without_statistics.differences.max() > 1e-2
+    assert without_statistics.q_differences.max() > 1e-5
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +134,7 @@ def test_missing_extra_is_named(model, tmp_path, monkeypatch):
         export_onnx(model, tmp_path / "policy.onnx")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ImportError, match=r"onnxruntime must be installed .* pip install 'sb3-dqs\[export\]'"):
-        difference_from_predict(model, tmp_path / "policy.onnx")
+        compare_with_predict(model, tmp_path / "policy.onnx")
 
 
 def test_documentation_runs_as_printed_and_its_loop_without_torch(tmp_path, monkeypatch):
