@@ -14,6 +14,8 @@ from sb3_dqs.export.onnx import Comparison, compare_with_predict, export_onnx
 from sb3_dqs.paper import PaperDQS, PaperPolicy
 from sb3_dqs.policies import DiffusionPolicy
 
+N_COMPARED = 1_000
+
 # Actions of the file that are nearer than this to those of predict(), in the units of the action space, are the same
 TOLERANCE = 1e-5
 
@@ -60,7 +62,8 @@ def described(comparison: Comparison) -> str:
     words = f"{is_same.sum():,} of {len(is_same):,} actions are those of predict() to {TOLERANCE:.0e}"
     if is_same.all():
         return words
-    return f"{words}; the others are other candidates, whose Q differs by {comparison.q_differences[~is_same].max():.0e} of its size"
+    q_difference = comparison.q_differences[~is_same].max()
+    return f"{words}; the others are other candidates, whose Q differs by {q_difference:.0e} of its size"
 
 
 def find_model(path: Path) -> Path:

@@ -109,8 +109,8 @@ def compare_with_predict(
     :param model: of which the file was written
     :param path: of the file
     :param vec_normalize: as for :func:`export_onnx`
-    :param n_observations: drawn from the observation space, or, where they are normalised, from a normal law by the statistics;
-        a multiple of the number that the file takes at once
+    :param n_observations: drawn from the observation space, or, where they are normalised, from a normal law by the
+        statistics; a multiple of the number that the file takes at once
     :param seed: of the draws
     :return: how far the actions, and their Q values, are apart
     :raises ImportError: if the extra ``export`` is not installed

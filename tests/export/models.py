@@ -32,7 +32,7 @@ def in_vector(env, normalized=None):
     return VecNormalize(env, norm_reward=False, **normalized)
 
 
-def trained(algorithm, policy, observation_space, normalized=None, gain=30.0, **settings):
+def trained(algorithm, policy, observation_space, normalized=None, gain=5.0, **settings):
     """A model whose last layer is multiplied by a gain; settings that are not given are those of the small one."""
     env = in_vector(Asymmetric(observation_space), normalized)
     small = SMALL_PAPER if algorithm is PaperDQS else SMALL
@@ -53,7 +53,9 @@ def observations_for(model, observation_space, scale=1.0):
         if isinstance(space, spaces.Discrete):
             return rng.integers(0, space.n, N_OBSERVATIONS)
         if space.dtype == np.uint8:
-            return rng.integers(0, 256, (N_OBSERVATIONS, *space.shape), dtype=np.uint8)
+            # as bright as each other, they would look alike to a network that nobody trained
+            brightness = rng.random((N_OBSERVATIONS, 1, 1, 1))
+            return (255 * brightness * rng.random((N_OBSERVATIONS, *space.shape))).astype(np.uint8)
         sizes = np.geomspace(0.1, 1e3, N_OBSERVATIONS).reshape(-1, *[1] * len(space.shape))
         return (scale * sizes * rng.standard_normal((N_OBSERVATIONS, *space.shape))).astype(space.dtype)
 

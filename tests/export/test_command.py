@@ -2,6 +2,7 @@
 
 import sys
 
+import numpy as np
 import pytest
 from stable_baselines3 import SAC, HerReplayBuffer
 from stable_baselines3.common.envs import BitFlippingEnv

@@ -32,7 +32,7 @@ class OnnxableSB3Policy(th.nn.Module):
 def recipe(request):
     """The module of the recipe, 1,000 observations, and the actions that the policy gives there."""
     # few passes of the sampler, the first of which sees both walls: exporters take their time
-    model = trained(request.param, "MlpPolicy", VECTOR, n_diffusion_steps=3)
+    model = trained(request.param, "MlpPolicy", VECTOR, gain=30.0, n_diffusion_steps=3)
     observations, _ = observations_for(model, VECTOR)
     onnxable = OnnxableSB3Policy(model.policy).eval()
     with th.no_grad():

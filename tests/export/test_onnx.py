@@ -1,6 +1,7 @@
 """Does an ONNX file give the actions of ``predict()`` where there is neither torch nor SB3?"""
 
 import json
+import runpy
 import subprocess
 import sys
 
@@ -13,7 +14,7 @@ from sb3_dqs import DQS, PaperDQS
 from sb3_dqs.checks import InputError
 from sb3_dqs.export import compare_with_predict, export_onnx
 from tests.conftest import SMALL, RandomEnv
-from tests.docs.markdown import blocks, page
+from tests.docs.markdown import REPOSITORY, blocks, page
 from tests.export.models import DICT, IMAGE, VECTOR, observations_for, trained
 
 # A program on the robot: as if none of these were installed
@@ -71,9 +72,7 @@ def test_files_give_the_actions_of_predict_where_there_is_no_torch(tmp_path):
     # the published algorithm on images; one candidate, a dictionary, statistics of a part of it, and one row at once;
     # eight candidates, statistics in a file, and any number of rows
     paper = trained(PaperDQS, "CnnPolicy", IMAGE)
-    one = trained(
-        DQS, "MultiInputPolicy", DICT, {"norm_obs_keys": ["speed"]}, gain=4.0, n_action_candidates=1, n_diffusion_steps=3
-    )
+    one = trained(DQS, "MultiInputPolicy", DICT, {"norm_obs_keys": ["speed"]}, n_action_candidates=1, n_diffusion_steps=3)
     eight = trained(DQS, "MlpPolicy", VECTOR, {"clip_obs": 7.0})
     cases = {"paper": (paper, IMAGE, 1.0), "one": (one, DICT, 100.0), "eight": (eight, VECTOR, 1.0)}
     at_walls = {}
@@ -147,3 +146,13 @@ def test_documentation_runs_as_printed_and_its_loop_without_torch(tmp_path, monk
     angle, velocity = map(float, result.split())
     assert abs(angle) <= np.pi
     assert abs(velocity) <= 8
+
+
+def test_example_acts_by_the_file_that_it_exports(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["deploy.py", "--steps", "101", "--output", "policy.onnx"])
+    runpy.run_path(str(REPOSITORY / "examples" / "deploy.py"), run_name="__main__")
+    output = capfd.readouterr().out
+    assert shapes(tmp_path / "policy.onnx") == {"observations": [1, 3], "actions": [1, 1]}
+    assert -2_000 < float(output.split("Return of an episode: ")[1].split()[0]) < 0
+    assert float(output.split()[-3]) > 0, "an action by predict() takes so many times as long"
