@@ -14,6 +14,7 @@ from sb3_dqs.export.onnx import Comparison, compare_with_predict, export_onnx
 from sb3_dqs.paper import PaperDQS, PaperPolicy
 from sb3_dqs.policies import DiffusionPolicy
 
+# Observations at which the file is compared with predict()
 N_COMPARED = 1_000
 
 # Actions of the file that are nearer than this to those of predict(), in the units of the action space, are the same
@@ -42,9 +43,8 @@ def main(argv: Sequence[str]) -> int:
         print(f"Exporting {model_path}" + (f" with {vec_normalize}" if vec_normalize else ""), flush=True)
         model = load_model(model_path)
         export_onnx(model, output, vec_normalize, arguments.batch_size, channels_last)
-        n_observations = (
-            1_000 if arguments.batch_size is None else arguments.batch_size * max(1, 1_000 // arguments.batch_size)
-        )
+        rows_at_once = arguments.batch_size or 1
+        n_observations = rows_at_once * max(1, N_COMPARED // rows_at_once)
         comparison = compare_with_predict(model, output, vec_normalize, n_observations)
     except (InputError, ImportError) as error:
         print(f"sb3-dqs export: error: {error}", file=sys.stderr)
