@@ -90,8 +90,8 @@ class DQS(ExploringAlgorithm):
     :param n_corrector_proposals: proposals around each sampled action that the critic is asked for, so that it follows
         exp(Q / temperature) more closely than the actor alone lets it; 0 for none
     :param exploration_correlation_time: steps over which the actions that ``learn()`` takes stay correlated within an episode,
-        see :class:`~sb3_dqs.exploration.CorrelatedNoise`, until the cooling is over; 0 for independent actions, such as
-        ``predict()`` always takes
+        see :class:`~sb3_dqs.exploration.CorrelatedNoise`, and uncorrected, until the cooling is over; 0 for independent
+        actions, such as ``predict()`` always takes
     :param component_kwargs: rarely changed arguments of the parts: ``{"diffusion": {...}, "corrector": {...},
         "temperature": {...}}`` of :class:`~sb3_dqs.diffusion.box.BoxDiffusion`,
         :class:`~sb3_dqs.diffusion.corrector.Corrector`, and :class:`~sb3_dqs.temperature.AutomaticTemperature` or

@@ -63,7 +63,8 @@ class CorrelatedNoise:
 
 class ExploringAlgorithm(OffPolicyAlgorithm):
     """
-    SB3's off-policy algorithm, where the policy is told from which noise to start the actions that are taken in training.
+    SB3's off-policy algorithm, where the policy is told from which noise to start the actions that are taken in training,
+    for as long as that noise is correlated; afterwards they are those of ``predict()``.
 
     What the environments answer is checked here, before it is stored.
     """
@@ -88,8 +89,8 @@ class ExploringAlgorithm(OffPolicyAlgorithm):
     def _sample_action(
         self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
-        is_warm_up = self.num_timesteps < learning_starts
-        if is_warm_up or self.exploration_correlation_time == 0 or not takes_start_noise(self.policy):
+        is_correlated = self.exploration_correlation_time > 0 and self.cooled_share < 1
+        if self.num_timesteps < learning_starts or not is_correlated or not takes_start_noise(self.policy):
             return super()._sample_action(learning_starts, action_noise, n_envs)
         if self.start_noise is None:
             self.start_noise = CorrelatedNoise(n_envs, self.action_dim, self.exploration_correlation_time, self.device)

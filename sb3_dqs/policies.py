@@ -368,12 +368,14 @@ class DiffusionPolicy(BoundedPolicy):
 
         :param obs: batch of observations
         :param deterministic: a function of observation and weights alone, instead of a sample of the policy
-        :param start_noise: (batch, action_dim), standard normal, where a sample starts; drawn by default
+        :param start_noise: (batch, action_dim), standard normal: the sample is to be the actor's from there, without the
+            corrector, whose own noise would hide what correlates it with others; drawn by default
         :return: (batch, action_dim), in [-1, 1]
         """
         if deterministic:
             return self.best_candidate(obs)
-        return self.corrected(obs, self.actor(obs, start_noise=start_noise))
+        actions = self.actor(obs, start_noise=start_noise)
+        return self.corrected(obs, actions) if start_noise is None else actions
 
     def corrected(self, obs: PyTorchObs, actions: th.Tensor) -> th.Tensor:
         """

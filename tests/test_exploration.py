@@ -7,6 +7,7 @@ import torch as th
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_dqs import DQS, DiffusionPolicy, PaperDQS
+from sb3_dqs.diffusion.corrector import Corrector
 from sb3_dqs.exploration import CorrelatedNoise
 from tests.conftest import SMALL, SMALL_PAPER
 
@@ -157,6 +158,26 @@ def test_actions_have_the_law_of_the_policy_where_the_observation_says_nothing_o
     for coordinate in range(2):
         shares = np.searchsorted(np.sort(actions[:, coordinate]), np.quantile(samples[:, coordinate], quantiles)) / 20_000
         assert shares == pytest.approx(quantiles, abs=0.035)
+
+
+class CountingCorrector(Corrector):
+    """Corrects nothing, and knows how far the cooling had come when it was asked."""
+
+    def __call__(self, q_fn, actions, temperature):
+        self.asked_at = [*getattr(self, "asked_at", []), self.model.cooled_share]
+        return actions
+
+
+def test_actions_are_corrected_once_their_noise_is_white():
+    model = DQS("MlpPolicy", "Pendulum-v1", seed=0, cooling_updates=20, **SMALL)
+    corrector = CountingCorrector(8)
+    corrector.model = model
+    model.policy.corrector = corrector
+    model.learn(70)
+    # 20 steps of warm-up, 20 of cooling; the cooling is over after the last of these
+    assert corrector.asked_at == [1.0] * 30
+    model.predict(np.zeros((2, 3), np.float32))
+    assert len(corrector.asked_at) == 31
 
 
 def test_first_actions_are_uniform_as_in_sb3():

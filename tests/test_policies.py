@@ -17,6 +17,7 @@ from torch import nn
 
 from sb3_dqs import DQS, DiffusionPolicy
 from sb3_dqs.checks import InputError
+from sb3_dqs.diffusion.corrector import Corrector
 from tests import truth
 from tests.conftest import SMALL, RandomEnv
 
@@ -319,6 +320,8 @@ def at_the_upper_wall(model):
     """Weights with which every action is 1 on [-1, 1]."""
     network = getattr(model.actor.diffusion, "denoiser", None) or model.actor.diffusion.score_network
     network.network[-1].bias.data.fill_(1e4)
+    # which would move them
+    model.policy.corrector = Corrector(0)
     return model
 
 

@@ -193,8 +193,8 @@ def test_contexts_are_independent_of_the_actions_drawn_with_the_same_seed():
 
 
 def test_bandit_names_unknown_landscapes_and_bad_temperatures():
-    with pytest.raises(ValueError, match=r"landscape .* 'three_peaks'; did you mean"):
-        BanditEnv("three_peaks")
+    with pytest.raises(ValueError, match=r"landscape .* 'five_peaks'; did you mean"):
+        BanditEnv("five_peaks")
     with pytest.raises(ValueError, match="temperature"):
         BanditEnv(temperature=0.0)
 
