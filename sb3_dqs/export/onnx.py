@@ -87,9 +87,9 @@ class Comparison(NamedTuple):
     """
     An ONNX file beside ``predict(deterministic=True)``.
 
-    :param differences: (n_observations,), of the actions: the largest over the coordinates, in the units of the action space
-    :param q_differences: (n_observations,), of the smallest Q of both actions, over its size where that is above 1. Where
-        candidates tie, a rounding decides which of them is the action: then actions differ, and their Q does not.
+    ``differences``: (n_observations,), of the actions: the largest over the coordinates, in the units of the action space.
+    ``q_differences``: (n_observations,), of the smallest Q of both actions, over its size where that is above 1. Where
+    candidates tie, a rounding decides which of them is the action: then actions differ, and their Q does not.
     """
 
     differences: np.ndarray
