@@ -42,11 +42,7 @@ N_MIXTURE_EPISODES = 500
 
 N_CENTRE_EPISODES = 100
 
-# Episodes of the policy, and of exact draws from its critic's law, whose goals are compared
-N_LAW_EPISODES = 200
-
-# After the goal that the policy prefers is closed: number of starts, and of tries from each
-N_CLOSED_STARTS = 50
+# After the goal that the policy prefers is closed: numbers of tries from each start
 TRIES = (1, 3, 10)
 
 # Observations, met in evaluation, at which sampled actions are compared with the exact law of the learned critic
@@ -73,8 +69,8 @@ def final_measures(model: BaseAlgorithm, env: gym.Env, episodes: Sequence[Episod
         measures |= mixture_measures(model, env, seed)
     if isinstance(env.unwrapped, MultiGoalEnv):
         measures |= measures_from_the_centre(model, env, seed)
-        measures |= closed_goal_measures(model, env, seed)
-        measures |= goal_law_measures(model, env, seed)
+        measures |= closed_goal_measures(model, env, len(episodes), seed)
+        measures |= goal_law_measures(model, env, len(episodes), seed)
     return measures | critic_law_measures(model, episodes)
 
 
@@ -118,10 +114,10 @@ def measures_from_the_centre(model: BaseAlgorithm, env: gym.Env, seed: int) -> d
     return {"success, exact centre": goals.success, "goal entropy, exact centre": goals.entropy}
 
 
-def closed_goal_measures(model: BaseAlgorithm, env: gym.Env, seed: int) -> dict[str, float]:
+def closed_goal_measures(model: BaseAlgorithm, env: gym.Env, n_starts: int, seed: int) -> dict[str, float]:
     """How often one of several tries succeeds, without any learning, after the goal that the policy reaches most is closed."""
     assert env.spec is not None
-    envs = [gym.make(env.spec) for _ in range(N_CLOSED_STARTS)]
+    envs = [gym.make(env.spec) for _ in range(n_starts)]
     reached = [episode.info["goal"] for episode in roll_out(model, envs, seed, deterministic=False)]
     n_goals = len(env.unwrapped.arena.goals)  # type: ignore[attr-defined]
     favourite = int(np.bincount([goal for goal in reached if goal >= 0], minlength=n_goals).argmax())
@@ -133,7 +129,7 @@ def closed_goal_measures(model: BaseAlgorithm, env: gym.Env, seed: int) -> dict[
     return {f"success within {k}, favourite closed": float(np.any(tries[:k], axis=0).mean()) for k in TRIES}
 
 
-def goal_law_measures(model: BaseAlgorithm, env: gym.Env, seed: int) -> dict[str, float]:
+def goal_law_measures(model: BaseAlgorithm, env: gym.Env, n_episodes: int, seed: int) -> dict[str, float]:
     """
     Total variation between the goals that the policy reaches and those that exact draws from its critic's law reach, from the
     same starts; that between two sets of as many exact draws; and the shares of the goals by the law, without the failures.
@@ -141,7 +137,7 @@ def goal_law_measures(model: BaseAlgorithm, env: gym.Env, seed: int) -> dict[str
     if not can_compare_to_critic(model):
         return {}
     assert env.spec is not None
-    envs = [gym.make(env.spec) for _ in range(N_LAW_EPISODES)]
+    envs = [gym.make(env.spec) for _ in range(n_episodes)]
     n_goals = len(env.unwrapped.arena.goals)  # type: ignore[attr-defined]
 
     def shares(policy: "BaseAlgorithm | ExactPolicy") -> np.ndarray:
@@ -150,7 +146,7 @@ def goal_law_measures(model: BaseAlgorithm, env: gym.Env, seed: int) -> dict[str
         return np.bincount(outcomes, minlength=1 + n_goals) / len(outcomes)
 
     by_policy, by_law = shares(model), shares(ExactPolicy(model))
-    draws = np.random.default_rng(seed).multinomial(N_LAW_EPISODES, by_law, size=(2, 1_000)) / N_LAW_EPISODES
+    draws = np.random.default_rng(seed).multinomial(n_episodes, by_law, size=(2, 1_000)) / n_episodes
     return {
         "goals, total variation to the law": float(np.abs(by_policy - by_law).sum() / 2),
         "goals, total variation of exact draws": float(np.abs(draws[0] - draws[1]).sum(axis=1).mean() / 2),

@@ -115,23 +115,22 @@ def to_a_goal_by_chance(positions):
 
 def test_after_the_favourite_is_closed_only_chance_leads_to_another_goal():
     env = gym.make("sb3_dqs/MultiGoal-v0")
-    found = closed_goal_measures(Policy(to_a_goal_by_chance), env, seed=0)
+    found = closed_goal_measures(Policy(to_a_goal_by_chance), env, 50, seed=0)
     once, thrice, ten_times = found.values()
     # 0.3 of the tries go elsewhere; of 50 starts, within four standard errors
     for share, k in ((once, 1), (thrice, 3), (ten_times, 10)):
         expected = 1 - 0.7**k
         assert share == pytest.approx(expected, abs=4 * np.sqrt(expected * (1 - expected) / 50) + 1e-9)
     always_right = Policy(lambda positions: np.clip(np.array([5.0, 0.0]) - positions, -1, 1))
-    assert set(closed_goal_measures(always_right, env, seed=0).values()) == {0.0}
+    assert set(closed_goal_measures(always_right, env, 10, seed=0).values()) == {0.0}
 
 
 def test_goals_of_a_policy_are_compared_with_those_of_exact_draws(monkeypatch):
     env = gym.make("sb3_dqs/MultiGoal-v0")
-    monkeypatch.setattr(measures, "N_LAW_EPISODES", 60)
     monkeypatch.setattr(measures, "can_compare_to_critic", lambda model: True)
     monkeypatch.setattr(measures, "ExactPolicy", lambda model: Policy(to_a_goal_by_chance))
     always_right = Policy(lambda positions: np.clip(np.array([5.0, 0.0]) - positions, -1, 1))
-    found = goal_law_measures(always_right, env, seed=0)
+    found = goal_law_measures(always_right, env, 60, seed=0)
     shares = [found[f"goal {goal}, share by the law"] for goal in range(4)]
     assert sum(shares) == pytest.approx(1.0)
     assert found["goals, total variation to the law"] == pytest.approx(1 - shares[0])
