@@ -8,7 +8,6 @@ Q is given in closed form, the temperature is 1, the actor has 2 x 256 units and
 peaks, the weight of the larger one (0.7). The last row of a law compares two sets of exact draws.
 """
 
-import argparse
 import math
 import sys
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from typing import NamedTuple
 
 import torch as th
 
-from benchmarks.static_targets import N_SAMPLES, LogDensity, model_of_law, train_on_law
+from benchmarks.static_targets import N_SAMPLES, LogDensity, model_of_law, parsed_arguments, train_on_law
 from sb3_dqs import DQS
 from sb3_dqs.critics import smallest_q_fn
 from sb3_dqs.diffusion.corrector import Corrector
@@ -117,12 +116,7 @@ def measures(actions: th.Tensor, draws: th.Tensor, law: str) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--updates", type=int, default=1_500)
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    th.set_num_threads(1)
-
+    arguments = parsed_arguments(__doc__)
     print(f"{arguments.updates} updates of the actor, seed {arguments.seed}\n")
     print("| law | dimensions | samples | critic evaluations per action | sliced W2 | log-density | larger peak |")
     print("|---|---|---|---|---|---|---|")

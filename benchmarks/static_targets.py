@@ -145,13 +145,22 @@ def distance_to_law(model: DQS, log_density: LogDensity) -> float:
     return maximum_mean_discrepancy(sampled_actions(model), exact_draws(log_density, N_SAMPLES), BANDWIDTH)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parsed_arguments(about: str | None) -> argparse.Namespace:
+    """
+    The command line of a script that trains on known laws, which takes one thread.
+
+    :param about: its docstring
+    :return: ``updates`` of the actor, and ``seed``
+    """
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--updates", type=int, default=1_500)
     parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
     th.set_num_threads(1)
+    return parser.parse_args()
 
+
+def main() -> None:
+    arguments = parsed_arguments(__doc__)
     distances: dict[str, list[float]] = defaultdict(list)
     costs: dict[str, str] = {}
     for law, log_density in LAWS.items():

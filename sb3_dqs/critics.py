@@ -63,7 +63,7 @@ class NativeBatchRenorm1d(BatchRenorm1d):
         return r, d
 
 
-# For fewer observations, what is computed once for all calls takes longer than the calls themselves
+# What is computed once for all calls takes as long as one call itself for one observation; from so many on, it does not show
 MIN_ROWS_TO_PREPARE = 16
 
 # In evaluation mode these are affine; what is derived from them need not be
