@@ -126,7 +126,7 @@ def main() -> None:
             train_on_law(model, arguments.updates)
             model.policy.set_training_mode(False)
             observations = th.zeros(N_SAMPLES, 1)
-            q_fn = smallest_q_fn(model.critic, observations)
+            q_fn = smallest_q_fn(model.policy.law_critic, observations)
             draws = law.draw(N_SAMPLES, action_dim)
             with th.no_grad():
                 actions = model.actor(observations)

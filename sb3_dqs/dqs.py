@@ -76,6 +76,9 @@ class DQS(ExploringAlgorithm):
         ``target_entropy``
     :param target_entropy: entropy that ``temperature="auto"`` holds the policy at, in nats for the whole action vector on
         the [-1, 1] box; ``"auto"`` is -1 per action dimension
+    :param policy_tau: the soft update coefficient, in (0, 1], of the averaged critic that the policy follows: Q in its law
+        exp(Q / temperature). A law at a low temperature jumps with each update of the critic, and an actor that trails it
+        learns the average of the laws, which is wide; that of the average is followed. 1 is the critic itself.
     :param cooling_updates: with ``temperature="auto"``, the entropy target falls linearly from that of a nearly uniform
         policy to ``target_entropy`` over this many updates of the critic, or over the first half of the run if that is
         shorter, so that no good action is given up before it was tried (0 to start with the final target). Correlated
@@ -145,6 +148,7 @@ class DQS(ExploringAlgorithm):
         n_steps: int = 1,
         temperature: str | float | Schedule = "auto",
         target_entropy: str | float = "auto",
+        policy_tau: float = 0.02,
         cooling_updates: int = 5_000,
         n_score_samples: int = 8,
         n_diffusion_steps: int = 5,
@@ -197,6 +201,7 @@ class DQS(ExploringAlgorithm):
 
         self.temperature = temperature
         self.target_entropy = target_entropy
+        self.policy_tau = policy_tau
         self.cooling_updates = cooling_updates
         self.n_score_samples = n_score_samples
         self.n_diffusion_steps = n_diffusion_steps
@@ -247,6 +252,7 @@ class DQS(ExploringAlgorithm):
         corrector = {"n_corrector_proposals": self.n_corrector_proposals}
         return {
             "has_target_network": self.tau < 1,
+            "has_average_critic": self.policy_tau < 1,
             "diffusion_kwargs": {**rare, **named},
             "n_action_candidates": self.n_action_candidates,
             "corrector_kwargs": {**settings.component_kwargs(self, "corrector", Corrector, given=corrector), **corrector},
@@ -296,6 +302,7 @@ class DQS(ExploringAlgorithm):
         with th.no_grad():
             next_actions = self.actor(next_observations)
         figures = self._update_critic(batch, next_observations, next_actions)
+        self.policy.update_average(self.policy_tau)
         if is_actor_update:
             figures |= self._update_actor(batch, next_observations, next_actions)
         self.policy.update_target(self.tau)
@@ -319,7 +326,7 @@ class DQS(ExploringAlgorithm):
         }
 
     def _update_actor(self, batch: Batch, next_observations: PyTorchObs, next_actions: th.Tensor) -> Figures:
-        with evaluating(self.critic):
+        with evaluating(self.policy.law_critic):
             regression = self._regress(batch, next_observations, next_actions)
         self.actor.optimizer.zero_grad()
         regression.loss.backward()
@@ -345,7 +352,7 @@ class DQS(ExploringAlgorithm):
         actions = th.cat([next_actions[drawn], batch.actions[replayed]])
 
         features = self.actor.extract_features(observations, self.actor.features_extractor)
-        q_fn = smallest_q_fn(self.critic, observations)
+        q_fn = smallest_q_fn(self.policy.law_critic, observations)
         noise = diffusion.draw_noise(actions)
         return diffusion.regress(features, actions, n_on_policy, q_fn, self.thermostat.value, noise)
 

@@ -128,6 +128,7 @@ class PaperDQS(DQS):
             n_diffusion_steps=n_diffusion_steps,
             actor_batch_size=actor_batch_size,
             # what the published algorithm has not: each switched off
+            policy_tau=1.0,
             policy_delay=1,
             actor_learning_rate_factor=1.0,
             n_action_candidates=1,
@@ -156,5 +157,5 @@ class PaperDQS(DQS):
         rows = th.rand(len(batch.actions), device=batch.actions.device).argsort()[:n_points]
         observations, actions = tree_map(lambda values: values[rows], (batch.observations, batch.actions))
         features = self.actor.extract_features(observations, self.actor.features_extractor)
-        q_fn = smallest_q_fn(self.critic, observations)
+        q_fn = smallest_q_fn(self.policy.law_critic, observations)
         return diffusion.regress(features, actions, q_fn, self.thermostat.value, diffusion.draw_noise(actions))

@@ -1,5 +1,6 @@
 """How do observations become actions? Features -> diffusion actor -> action in [-1, 1]; the networks and their optimisers."""
 
+import itertools
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -201,6 +202,8 @@ class DiffusionPolicy(BoundedPolicy):
         (this saves computation time); it is then trained by the actor's loss alone
     :param has_target_network: whether TD targets are asked of a slowly following copy of the critic; set by
         :class:`~sb3_dqs.dqs.DQS`
+    :param has_average_critic: whether the policy follows a running average of the critic instead of the critic itself; set
+        by :class:`~sb3_dqs.dqs.DQS`
     :param diffusion_kwargs: Settings of the diffusion; set by :class:`~sb3_dqs.dqs.DQS`
     :param n_action_candidates: Deterministic prediction returns the best of this many actions by the smallest Q of the
         ensemble; set by :class:`~sb3_dqs.dqs.DQS`
@@ -214,6 +217,7 @@ class DiffusionPolicy(BoundedPolicy):
     actor: DiffusionActor
     critic: Any
     critic_target: Any
+    critic_average: Any
     # of the law exp(Q / temperature) that sampled actions are corrected to, in units of Q; DQS renews it as it trains
     temperature: th.Tensor
 
@@ -236,6 +240,7 @@ class DiffusionPolicy(BoundedPolicy):
         share_features_extractor: bool = False,
         *,
         has_target_network: bool,
+        has_average_critic: bool,
         diffusion_kwargs: dict[str, Any],
         n_action_candidates: int,
         corrector_kwargs: dict[str, Any],
@@ -258,6 +263,7 @@ class DiffusionPolicy(BoundedPolicy):
         self.n_critics = n_critics
         self.share_features_extractor = share_features_extractor
         self.has_target_network = has_target_network
+        self.has_average_critic = has_average_critic
         self.diffusion_kwargs = diffusion_kwargs
         self.n_action_candidates = n_action_candidates
         self.corrector_kwargs = corrector_kwargs
@@ -268,13 +274,8 @@ class DiffusionPolicy(BoundedPolicy):
     def _build(self, lr_schedule: Schedule) -> None:
         self.actor = self.make_actor()
         self.critic = self.make_critic(self.actor.features_extractor if self.share_features_extractor else None)
-        self.critic_target = None
-        if self.has_target_network:
-            # The target never shares the features extractor of the online networks
-            self.critic_target = self.make_critic()
-            self.critic_target.load_state_dict(self.critic.state_dict())
-            # Target networks should always be in eval mode
-            self.critic_target.set_training_mode(False)
+        self.critic_target = self._copy_of_critic() if self.has_target_network else None
+        self.critic_average = self._copy_of_critic() if self.has_average_critic else None
 
         # A shared features extractor is trained by the actor's loss alone
         critic_parameters = [
@@ -313,6 +314,7 @@ class DiffusionPolicy(BoundedPolicy):
                 n_critics=self.n_critics,
                 share_features_extractor=self.share_features_extractor,
                 has_target_network=self.has_target_network,
+                has_average_critic=self.has_average_critic,
                 diffusion_kwargs=self.diffusion_kwargs,
                 n_action_candidates=self.n_action_candidates,
                 corrector_kwargs=self.corrector_kwargs,
@@ -348,6 +350,37 @@ class DiffusionPolicy(BoundedPolicy):
             **self.critic_kwargs,
         }
         return self.critic_class(**self._update_features_extractor(kwargs, features_extractor)).to(self.device)
+
+    def _copy_of_critic(self) -> Any:
+        # a copy never shares the features extractor of the online networks
+        copy = self.make_critic()
+        copy.load_state_dict(self.critic.state_dict())
+        # and is always in eval mode
+        copy.set_training_mode(False)
+        return copy
+
+    @property
+    def law_critic(self) -> Any:
+        """The critic whose law exp(Q / temperature) the policy follows: the average, or the critic itself without one."""
+        return self.critic if self.critic_average is None else self.critic_average
+
+    def update_average(self, tau: float) -> None:
+        """
+        Let the averaged critic, if any, follow the critic: all weights, and the statistics that belong to them.
+
+        :param tau: share of the critic in the average, in (0, 1]
+        """
+        if self.critic_average is None:
+            return
+        for theirs, ours in zip(
+            itertools.chain(self.critic.parameters(), self.critic.buffers()),
+            itertools.chain(self.critic_average.parameters(), self.critic_average.buffers()),
+            strict=True,
+        ):
+            if ours.is_floating_point():
+                ours.data.lerp_(theirs.data, tau)
+            else:  # a count
+                ours.copy_(theirs)
 
     def update_target(self, tau: float) -> None:
         """
@@ -387,8 +420,8 @@ class DiffusionPolicy(BoundedPolicy):
         """
         if not self.corrector:
             return actions
-        with evaluating(self.critic):
-            return self.corrector(smallest_q_fn(self.critic, obs), actions, self.temperature)
+        with evaluating(self.law_critic):
+            return self.corrector(smallest_q_fn(self.law_critic, obs), actions, self.temperature)
 
     def sample_from(self, observation: np.ndarray | dict[str, np.ndarray], start_noise: th.Tensor) -> np.ndarray:
         """
@@ -416,16 +449,17 @@ class DiffusionPolicy(BoundedPolicy):
         candidates = self.actor.candidate_actions(obs)
         if self.n_action_candidates == 1:
             return candidates[0]
-        with evaluating(self.critic):
-            best = smallest_q(self.critic, obs, candidates).argmax(dim=0)
+        with evaluating(self.law_critic):
+            best = smallest_q(self.law_critic, obs, candidates).argmax(dim=0)
         return candidates.gather(0, best[None, :, None].expand(1, -1, candidates.shape[-1])).squeeze(0)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """As in torch; with another ``tau``, a target network starts as the critic that was saved, or is left out."""
-        state = {name: value for name, value in state_dict.items() if not name.startswith("critic_target.")}
-        if self.critic_target is not None:
-            ours = [name for name in self.state_dict() if name.startswith("critic_target.")]
-            state |= {n: state_dict.get(n, state_dict.get(n.replace("_target", "", 1))) for n in ours}
+        """As in torch; a copy of the critic that was not saved starts as the critic, one that is not wanted is left out."""
+        copies = ("critic_target.", "critic_average.")
+        state = {name: value for name, value in state_dict.items() if not name.startswith(copies)}
+        for name in self.state_dict():
+            if name.startswith(copies):
+                state[name] = state_dict.get(name, state_dict.get("critic." + name.split(".", 1)[1]))
         return super().load_state_dict(state, strict, assign)
 
     def set_training_mode(self, mode: bool) -> None:

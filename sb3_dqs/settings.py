@@ -13,7 +13,16 @@ from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.common.noise import ActionNoise, VectorizedActionNoise
 from stable_baselines3.common.type_aliases import DictReplayBufferSamples, ReplayBufferSamples
 
-from sb3_dqs.checks import InputError, SpaceError, as_integer, check_choice, check_positive, hint_at_text, is_finite_number
+from sb3_dqs.checks import (
+    InputError,
+    SpaceError,
+    as_integer,
+    check_choice,
+    check_positive,
+    check_share,
+    hint_at_text,
+    is_finite_number,
+)
 from sb3_dqs.temperature import checked_target_entropy
 
 if TYPE_CHECKING:
@@ -49,6 +58,9 @@ FIXED = {
     "seed",
     "device",
 }
+
+# Arguments of the policy that DQS itself passes
+BUILT_IN_POLICY_KWARGS = {"diffusion_kwargs", "corrector_kwargs", "has_target_network", "has_average_critic"}
 
 # Not settings that a live model could take: SB3 itself sets them
 NOT_SETTINGS = {"self", "policy", "env", "_init_setup_model"}
@@ -200,7 +212,7 @@ def _check_policy(model: "DQS") -> None:
         )
     model.__dict__["policy_kwargs"] = dict(model.policy_kwargs)
     for key in model.policy_kwargs:
-        if key in settings_of(type(model)) | {"diffusion_kwargs", "corrector_kwargs", "has_target_network"}:
+        if key in settings_of(type(model)) | BUILT_IN_POLICY_KWARGS:
             raise InputError(f"policy_kwargs must not hold {key!r}; pass it as an argument of {algorithm}")
         if key == "n_critics":
             model.policy_kwargs[key] = as_integer(key, model.policy_kwargs[key], 1, "2 is the default")
@@ -228,6 +240,7 @@ def _check_numbers(model: "DQS") -> None:
         value = getattr(model, name)
         if not is_finite_number(value) or not 0 <= value <= 1:
             raise InputError(f"{name} must be a number in [0, 1], got {value!r}; {hint_at_text(value)}{remedy}")
+    check_share("policy_tau", model.policy_tau, "1 lets the policy follow the critic itself")
     learning_rate = model.learning_rate
     if not callable(learning_rate) and not (is_finite_number(learning_rate) and learning_rate >= 0):
         raise InputError(
@@ -342,6 +355,9 @@ def change(model: "DQS", name: str, value: Any) -> None:
             model.start_noise = None
         elif name == "tau" and model.policy.has_target_network != (value < 1):
             raise InputError(f"tau={value} needs a model with{'' if value < 1 else 'out'} target network; {_when_made('tau')}")
+        elif name == "policy_tau" and model.policy.has_average_critic != (value < 1):
+            with_or_without = "with" if value < 1 else "without"
+            raise InputError(f"policy_tau={value} needs a model {with_or_without} averaged critic; {_when_made(name)}")
         elif name == "gamma" and isinstance(model.replay_buffer, NStepReplayBuffer):
             model.replay_buffer.gamma = value
         elif name in ("temperature", "target_entropy"):

@@ -66,6 +66,15 @@ def calls_of(owner, name, act):
     return calls
 
 
+def average_share(model):
+    """Share of the critic in an averaged critic that was zero before one update."""
+    model.learn(20)
+    for parameter in model.policy.critic_average.parameters():
+        parameter.data.zero_()
+    model.train(1, 8)
+    return (model.policy.critic_average.qf0[-1].weight / model.critic.qf0[-1].weight).mean().item()
+
+
 def target_share(model):
     """Share of the critic in a target network that was zero before one update."""
     model.learn(20)
@@ -126,6 +135,7 @@ SETTINGS = {
     "learning_starts": Setting(24, lambda m: n_updates_in(m, 26), 2),
     "batch_size": Setting(5, lambda m: calls_of(m, "train", lambda: m.learn(21)) and len(m.last_batch.rewards), 5),
     "tau": Setting(0.5, lambda m: m.critic_target is not None, True, is_fixed=True),
+    "policy_tau": Setting(0.5, average_share, pytest.approx(0.5, abs=1e-3)),
     "gamma": Setting(0.5, discount, pytest.approx(0.5)),
     "train_freq": Setting((7, "step"), lambda m: n_updates_in(m, 28), 2),
     "gradient_steps": Setting(3, lambda m: n_updates_in(m, 22), 6),
@@ -277,6 +287,15 @@ def test_target_network_cannot_be_added_or_removed_on_a_live_model(algorithm):
     assert is_as_before(model, before)
 
 
+def test_averaged_critic_cannot_be_added_or_removed_on_a_live_model():
+    for given, other in ((0.5, 1.0), (1.0, 0.5)):
+        model = DQS("MlpPolicy", make_env(), policy_tau=given, **SMALL)
+        before = dict(model.__dict__)
+        with pytest.raises(InputError, match=rf"policy_tau={other} needs .*load\(path, policy_tau="):
+            model.policy_tau = other
+        assert is_as_before(model, before)
+
+
 def test_discount_set_on_a_live_model_or_at_load_is_that_of_n_step_returns_too(tmp_path):
     model = DQS("MlpPolicy", make_env(), n_steps=3, gamma=0.9, **SMALL)
     assert (model.replay_buffer.n_steps, model.replay_buffer.gamma) == (3, 0.9)
@@ -327,6 +346,7 @@ NO_EFFECT = {"temperature": 0.1, "target_entropy": -1.0}
         ({"learning_rate": -1e-3}, "learning_rate must be a finite number >= 0 or a schedule, got -0.001"),
         ({"learning_rate": math.inf}, "learning_rate must be a finite number"),
         ({"gamma": 1.5}, r"gamma must be a number in \[0, 1\], got 1.5"),
+        ({"policy_tau": 0.0}, r"policy_tau must be a number in \(0, 1\], got 0.0; 1 lets the policy follow the critic itself"),
         ({"tau": -0.1}, r"tau must be a number in \[0, 1\], got -0.1"),
         ({"cooling_updates": -1}, "cooling_updates must be an integer >= 0, got -1"),
         ({"exploration_correlation_time": -1.0}, "exploration_correlation_time must be a finite number of steps >= 0"),
@@ -509,7 +529,7 @@ def test_whole_numbers_of_any_type_are_taken_in_policy_kwargs_and_on_a_live_mode
     model.learn(24)
 
 
-NUMBERS = ["learning_rate", "gamma", "tau", "temperature", "target_entropy"]
+NUMBERS = ["learning_rate", "gamma", "tau", "policy_tau", "temperature", "target_entropy"]
 NUMBERS += ["actor_learning_rate_factor", "exploration_correlation_time"]
 
 

@@ -14,8 +14,10 @@ from sb3_dqs import DQS, PaperDQS
 from sb3_dqs.critics import smallest_q_fn
 from sb3_dqs.diffusion.box import BoxDiffusion
 from sb3_dqs.dqs import observations_to_go_on_from
+from sb3_dqs.inspection.evaluation import ExactPolicy, q_values_at
 from sb3_dqs.policies import fixed_start_noise
 from tests.conftest import SMALL, SMALL_PAPER
+from tests.inspection.models import linear_critic
 
 
 def constant_critic(critic, values):
@@ -195,6 +197,84 @@ def test_target_network_follows_by_tau_whatever_its_layers_are_called():
 def test_tau_of_one_means_no_target_network():
     assert DQS("MlpPolicy", "Pendulum-v1", **SMALL).critic_target is None
     assert PaperDQS("MlpPolicy", "Pendulum-v1", tau=1.0, **SMALL_PAPER).learn(25).critic_target is None
+
+
+# Averaged critic, which the policy follows
+
+
+def test_the_averaged_critic_moves_by_policy_tau_and_td_targets_do_not_ask_it():
+    # no step of the critic; with the average in the target, the loss would be (4 - 0.5 * 0)^2 / 2 + (8 - 0.5 * 0)^2 / 2 = 40
+    settings = {**SMALL, "learning_rate": 0.0, "gamma": 0.5, "policy_tau": 0.25}
+    model = DQS("MlpPolicy", "Pendulum-v1", **settings).learn(1)
+    constant_critic(model.critic, [4.0, 8.0])
+    constant_critic(model.policy.critic_average, [0.0, 0.0])
+    batch = three_rows()._replace(rewards=th.zeros(3, 1), dones=th.zeros(3, 1))
+    figures = model._update(batch, is_actor_update=False)
+    # (4 - 0.5 * 4)^2 / 2 + (8 - 0.5 * 4)^2 / 2 = 2 + 18
+    assert figures["critic_loss"].item() == pytest.approx(20.0)
+    assert biases(model.critic) == [4.0, 8.0]
+    assert biases(model.policy.critic_average) == [1.0, 2.0]
+    assert not model.policy.critic_average.training
+
+
+def test_statistics_are_averaged_with_the_weights_that_they_belong_to_and_counts_are_copied():
+    model = DQS("MlpPolicy", "Pendulum-v1", policy_tau=0.25, seed=0, **SMALL).learn(40)
+    before = snapshot(model.policy.critic_average)
+    model.policy.update_average(0.25)
+    theirs, ours = snapshot(model.critic), snapshot(model.policy.critic_average)
+    for name, value in ours.items():
+        expected = theirs[name] if name.endswith("steps") else 0.75 * before[name] + 0.25 * theirs[name]
+        th.testing.assert_close(value, expected)
+    moved = {name.rsplit(".", 1)[1] for name, value in ours.items() if not th.equal(value, before[name])}
+    assert {"weight", "scale", "ra_mean", "ra_var"} <= moved
+
+
+def test_a_policy_tau_of_one_follows_the_critic_itself():
+    model = DQS("MlpPolicy", "Pendulum-v1", policy_tau=1.0, **SMALL)
+    assert model.policy.critic_average is None
+    assert model.policy.law_critic is model.critic
+    assert PaperDQS("MlpPolicy", "Pendulum-v1", **SMALL_PAPER).policy.law_critic is not None
+
+
+def with_opposite_average(**settings):
+    """A trained actor whose critic rises along the action, and whose averaged critic falls."""
+    model = DQS("MlpPolicy", "Pendulum-v1", policy_tau=1e-6, temperature=1.0, seed=0, **{**SMALL, **settings}).learn(1)
+    linear_critic(model.critic, [20.0])
+    linear_critic(model.policy.critic_average, [-20.0])
+    return model
+
+
+def test_deterministic_actions_are_the_best_of_the_candidates_by_the_average():
+    model = with_opposite_average()
+    candidates = model.actor.candidate_actions(th.zeros(5, 3))
+    assert th.equal(model.policy(th.zeros(5, 3), deterministic=True), candidates.amin(dim=0))
+    assert not th.equal(candidates.amin(dim=0), candidates.amax(dim=0))
+
+
+def test_sampled_actions_are_corrected_towards_the_law_of_the_average():
+    model = with_opposite_average(component_kwargs={"corrector": {"sigmas": [0.5] * 30}})
+    actions, _ = model.predict(np.zeros((500, 3), np.float32))
+    # mean of exp(-20 a) on [-1, 1]: -coth(20) + 1 / 20
+    assert model.policy.scale_action(actions).mean() == pytest.approx(-0.95, abs=0.01)
+
+
+def test_the_actor_learns_the_law_of_the_average():
+    model = with_opposite_average(learning_rate=0.0, policy_delay=1)
+    asked = []
+    model.actor.diffusion.regress = lambda features, actions, n, q_fn, *rest: asked.append(
+        q_fn(actions[None]) / actions[None, :, 0]
+    )
+    with pytest.raises(AttributeError):  # nothing was regressed
+        model._update_actor(three_rows(), th.zeros(3, 3), th.full((3, 1), 0.5))
+    th.testing.assert_close(asked[0][:, :2], th.full((1, 2), -20.0))
+
+
+def test_pictures_and_distances_ask_the_average():
+    model = with_opposite_average()
+    with q_values_at(model, np.zeros(3, np.float32)) as q_fn:
+        assert q_fn(th.tensor([[[0.5]]])).item() == pytest.approx(-10.0, rel=1e-5)
+    actions, _ = ExactPolicy(model).predict(np.zeros((500, 3), np.float32))
+    assert model.policy.scale_action(actions).mean() == pytest.approx(-0.95, abs=0.01)
 
 
 # Actor: when, how fast, and at which points

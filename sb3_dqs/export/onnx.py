@@ -141,9 +141,10 @@ def compare_with_predict(
     predicted, _ = model.predict(observations, deterministic=True)
     both = np.stack([actions, predicted]).astype(np.float32)
     scaled = model.policy.scale_action(both).reshape(2, n_observations, -1)
-    with evaluating(model.critic), th.no_grad():
+    critic = model.policy.law_critic
+    with evaluating(critic), th.no_grad():
         policy_input, _ = model.policy.obs_to_tensor(observations)
-        q_values = smallest_q(model.critic, policy_input, th.as_tensor(scaled, device=model.device)).double().cpu().numpy()
+        q_values = smallest_q(critic, policy_input, th.as_tensor(scaled, device=model.device)).double().cpu().numpy()
     return Comparison(
         differences=np.abs(actions - predicted).reshape(n_observations, -1).max(axis=1),
         q_differences=np.abs(q_values[0] - q_values[1]) / np.maximum(np.abs(q_values[1]), 1.0),

@@ -10,7 +10,7 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.policies import ContinuousCritic
+from stable_baselines3.common.policies import BaseModel, ContinuousCritic
 from stable_baselines3.common.preprocessing import get_action_dim
 
 from sb3_dqs.checks import InputError, as_integer
@@ -253,10 +253,11 @@ class ExactPolicy:
         assert temperature is not None
         rows, _ = policy.obs_to_tensor(observations)
         chosen = []
-        with evaluating(self.model.critic), th.no_grad():
+        critic = critic_of_policy(self.model)
+        with evaluating(critic), th.no_grad():
             for part in rows.split(max(1, self.MAX_ROWS // len(self.cells))):
                 cells = self.cells.to(part.device).expand(-1, len(part), -1)
-                q_values = smallest_q_fn(self.model.critic, part)(cells).double()
+                q_values = smallest_q_fn(critic, part)(cells).double()
                 masses = th.softmax((q_values - q_values.amax(dim=0)) / temperature, dim=0)
                 chosen.append(th.multinomial(masses.T, 1).squeeze(1).cpu())
         actions = self.cells[th.cat(chosen), 0]
@@ -265,17 +266,26 @@ class ExactPolicy:
         return policy.unscale_action(actions.numpy().reshape(shape)), None
 
 
+def critic_of_policy(model: BaseAlgorithm) -> BaseModel:
+    """
+    :param model: with a critic
+    :return: the critic that the policy follows: that of the law, for DQS
+    """
+    return getattr(model.policy, "law_critic", None) or model.critic  # type: ignore[attr-defined]
+
+
 @contextmanager
 def q_values_at(model: BaseAlgorithm, observation: Any) -> Iterator[QFunction]:
     """
-    Inside, the critic at one observation can be asked: the smallest Q of the ensemble, statistics of its layers at rest.
+    Inside, the critic that the policy follows can be asked at one observation: the smallest Q of the ensemble, statistics of
+    its layers at rest.
 
     :param model: with a critic
     :param observation: one, not batched, as the policy sees it
     :return: maps actions (n, 1, action_dim) in [-1, 1] to Q values (n, 1); on the CPU
     """
     observations, _ = model.policy.obs_to_tensor(repeated(observation, 1))
-    critic = model.critic  # type: ignore[attr-defined]
+    critic = critic_of_policy(model)
     with evaluating(critic), th.no_grad():
         q_fn = smallest_q_fn(critic, observations)
         yield lambda actions: q_fn(actions.to(model.device, th.float32)).cpu()

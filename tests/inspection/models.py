@@ -16,9 +16,9 @@ def small():
     }
 
 
-def linear_critic(model, slopes):
-    """Let every Q network of the model, in evaluation mode, be ``slopes @ action``, whatever the observation."""
-    for q_network in model.critic.q_networks:
+def linear_critic(critic, slopes):
+    """The same for one critic."""
+    for q_network in critic.q_networks:
         first, *middle, last = [layer for layer in q_network if isinstance(layer, th.nn.Linear)]
         features_dim = first.in_features - len(slopes)
         with th.no_grad():
@@ -35,4 +35,10 @@ def linear_critic(model, slopes):
             for layer in middle:
                 layer.weight.copy_(th.eye(layer.out_features))
             last.weight[0, : 2 * len(slopes)] = th.tensor([1.0, -1.0] * len(slopes))
+
+
+def with_linear_critics(model, slopes):
+    """Let every Q network of the model, in evaluation mode, be ``slopes @ action``, whatever the observation."""
+    for critic in {model.critic, getattr(model.policy, "law_critic", model.critic)}:
+        linear_critic(critic, slopes)
     return model

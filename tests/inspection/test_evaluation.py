@@ -25,14 +25,14 @@ from sb3_dqs.inspection.evaluation import (
 )
 from sb3_dqs.inspection.plotting import denoising_paths
 from tests.conftest import RandomEnv
-from tests.inspection.models import linear_critic, small
+from tests.inspection.models import small, with_linear_critics
 
 
 def test_untrained_policy_is_as_far_from_a_linear_law_as_the_uniform_one():
     # An untrained denoiser with zero output samples nearly uniform actions. With slope / temperature = 3 the law is
     # 3 exp(3 a) / (2 sinh 3), above the uniform density 1 / 2 from a* = ln(sinh(3) / 3) / 3 on, so their total variation is
     # (1 - a*) / 2 subtracted from the law's mass above a*
-    model = linear_critic(DQS("MlpPolicy", "Pendulum-v1", temperature=2.0, n_corrector_proposals=0, **small()), [6.0])
+    model = with_linear_critics(DQS("MlpPolicy", "Pendulum-v1", temperature=2.0, n_corrector_proposals=0, **small()), [6.0])
     with th.no_grad():
         model.actor.diffusion.denoiser.network[-1].weight.zero_()
         model.actor.diffusion.denoiser.network[-1].bias.zero_()
@@ -58,7 +58,7 @@ class LinearLaw(DiffusionPolicy):
 
 
 def test_a_policy_that_samples_its_law_is_at_no_distance_though_its_actor_is():
-    model = linear_critic(DQS(LinearLaw, "Pendulum-v1", temperature=2.0, **small()), [6.0])
+    model = with_linear_critics(DQS(LinearLaw, "Pendulum-v1", temperature=2.0, **small()), [6.0])
     th.manual_seed(0)
     distances = distances_to_critic(model, [np.zeros(3, np.float32), np.ones(3, np.float32)])
     # 20000 draws in 50 bins: sum sqrt(p / (2 pi n)) <= sqrt(50 / (2 pi 20000)) = 0.02
@@ -70,7 +70,7 @@ def test_a_policy_that_samples_its_law_is_at_no_distance_though_its_actor_is():
 @pytest.mark.parametrize("action_dim", [1, 2])
 def test_the_exact_policy_draws_from_the_law_of_the_critic(action_dim):
     env = RandomEnv(spaces.Box(-1.0, 1.0, (3,)), action_dim)
-    model = linear_critic(DQS("MlpPolicy", env, temperature=2.0, **small()), [6.0, -12.0][:action_dim])
+    model = with_linear_critics(DQS("MlpPolicy", env, temperature=2.0, **small()), [6.0, -12.0][:action_dim])
     th.manual_seed(0)
     draws, _ = ExactPolicy(model).predict(np.zeros((4_000, 3), np.float32))
     actions = model.policy.scale_action(draws)
@@ -109,7 +109,7 @@ class Doubled(nn.Module):
 
 def test_the_law_is_that_of_any_critic():
     model = DQS(LinearLaw, "Pendulum-v1", temperature=2.0, **small())
-    model.critic = Doubled(model.critic, slope=3.0)
+    model.policy.critic_average = Doubled(model.critic, slope=3.0)
     th.manual_seed(0)
     assert distances_to_critic(model, [np.zeros(3, np.float32)])["total_variation"] < 0.03
 
@@ -144,7 +144,7 @@ def test_the_temperature_of_sac_is_its_entropy_coefficient():
 
 def test_measures_follow_a_temperature_that_was_just_set():
     # the policy samples slope / temperature = 3, which is the law at temperature 2; at temperature 20 it is 0.3
-    model = linear_critic(DQS(LinearLaw, "Pendulum-v1", temperature=2.0, **small()), [6.0])
+    model = with_linear_critics(DQS(LinearLaw, "Pendulum-v1", temperature=2.0, **small()), [6.0])
     th.manual_seed(0)
     at_two = distances_to_critic(model, [np.zeros(3, np.float32)])["total_variation"]
     model.temperature = 20.0
@@ -176,7 +176,7 @@ def test_actions_that_are_not_finite_are_an_error(algorithm):
 
 
 def test_a_critic_that_is_not_finite_is_an_error():
-    model = linear_critic(DQS("MlpPolicy", "Pendulum-v1", **small()), [math.nan])
+    model = with_linear_critics(DQS("MlpPolicy", "Pendulum-v1", **small()), [math.nan])
     with pytest.raises(ValueError, match="q_fn must be finite on the box, got nan"):
         distances_to_critic(model, [np.zeros(3, np.float32)])
 

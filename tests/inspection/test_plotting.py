@@ -19,11 +19,11 @@ from sb3_dqs.inspection.plotting import (
     plot_training_course,
 )
 from tests.conftest import SMALL, RandomEnv
-from tests.inspection.models import linear_critic
+from tests.inspection.models import with_linear_critics
 
 
 def test_critic_picture_in_one_dimension_shows_q_law_and_samples():
-    model = linear_critic(DQS("MlpPolicy", BanditEnv(), temperature=2.0, **SMALL), [3.0])
+    model = with_linear_critics(DQS("MlpPolicy", BanditEnv(), temperature=2.0, **SMALL), [3.0])
     figure = plot_critic(model, np.zeros(1, np.float32), n_samples=200)
     landscape, law = figure.axes
     actions, q_values = landscape.lines[0].get_data()
@@ -38,7 +38,7 @@ def test_critic_picture_in_one_dimension_shows_q_law_and_samples():
 
 
 def test_critic_picture_in_two_dimensions_and_on_slices():
-    model = linear_critic(DQS("MlpPolicy", MultiGoalEnv(), temperature=1.0, **SMALL), [1.0, 4.0])
+    model = with_linear_critics(DQS("MlpPolicy", MultiGoalEnv(), temperature=1.0, **SMALL), [1.0, 4.0])
     observation = np.zeros(2, np.float32)
     critic, law, samples = plot_critic(model, observation, n_samples=150).axes[:3]
     # rows are the second coordinate, along which Q rises by 8
@@ -61,7 +61,7 @@ def test_critic_picture_in_two_dimensions_and_on_slices():
 def test_critic_picture_of_actions_with_two_axes():
     env = RandomEnv(spaces.Box(-1.0, 1.0, (2,)))
     env.action_space = spaces.Box(-1.0, 1.0, (2, 1))
-    model = linear_critic(DQS("MlpPolicy", env, temperature=1.0, **SMALL), [1.0, 4.0])
+    model = with_linear_critics(DQS("MlpPolicy", env, temperature=1.0, **SMALL), [1.0, 4.0])
     observation = np.zeros(2, np.float32)
     image = plot_critic(model, observation).axes[0].images[0].get_array()
     assert image[-1, 0] - image[0, 0] == pytest.approx(8 * (1 - 1 / 40), rel=1e-4)
@@ -71,7 +71,7 @@ def test_critic_picture_of_actions_with_two_axes():
 
 
 def test_the_picture_follows_a_temperature_that_was_just_set():
-    model = linear_critic(DQS("MlpPolicy", BanditEnv(), temperature=2.0, **SMALL), [3.0])
+    model = with_linear_critics(DQS("MlpPolicy", BanditEnv(), temperature=2.0, **SMALL), [3.0])
     model.temperature = 1.0
     _, law = plot_critic(model, np.zeros(1, np.float32), n_samples=20).axes
     top = (np.exp(3) - np.exp(3 * 0.96)) / (np.exp(3) - np.exp(-3)) / 0.04
