@@ -148,7 +148,7 @@ class DQS(ExploringAlgorithm):
         n_steps: int = 1,
         temperature: str | float | Schedule = "auto",
         target_entropy: str | float = "auto",
-        policy_tau: float = 0.02,
+        policy_tau: float = 0.01,
         cooling_updates: int = 5_000,
         n_score_samples: int = 8,
         n_diffusion_steps: int = 5,

@@ -141,7 +141,7 @@ def test_the_default_of_a_setting_is_written_in_the_signature_of_the_algorithm_a
         (BoxDiffusion, {"n_score_samples", "n_diffusion_steps"}),
         (PaperDiffusion, {"n_score_samples", "n_diffusion_steps"}),
         (Corrector, {"n_corrector_proposals"}),
-        (DiffusionPolicy, {*BUILT_IN_POLICY_KWARGS, "n_action_candidates"}),
+        (DiffusionPolicy, {*settings.BUILT_IN_POLICY_KWARGS, "n_action_candidates"}),
         (DiffusionPolicy.actor_class, {"diffusion_kwargs", "n_action_candidates"}),
     ],
 )

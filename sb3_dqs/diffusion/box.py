@@ -9,7 +9,7 @@ from torch import nn
 
 from sb3_dqs.checks import InputError, as_integer, check_choice, check_positive, check_share, check_sigma_range
 from sb3_dqs.diffusion.entropy import boltzmann_entropy, policy_entropy
-from sb3_dqs.diffusion.estimators import BOX_ESTIMATORS, Guide, QFunction, Regression, box_posterior_mean
+from sb3_dqs.diffusion.estimators import BOX_ESTIMATORS, Guide, Kept, QFunction, Regression, box_posterior_mean
 from sb3_dqs.diffusion.networks import PreconditionedDenoiser, RunningNormalization
 from sb3_dqs.diffusion.noise import geometric_sigmas, stratified_log_uniform_sigmas
 from sb3_dqs.diffusion.samplers import PassCallback, dpm_solver_pp_2m
@@ -24,6 +24,7 @@ class BoxNoise(NamedTuple):
     :param level_uniforms: (batch, 1), uniform in [0, 1), for the noise levels
     :param noise: (batch, action_dim), standard normal, added to the actions
     :param proposal_uniforms: (n_score_samples / 2, batch, action_dim), uniform in [0, 1)
+    :param kept_uniforms: (batch,), uniform in [0, 1), for the places of the actions that are kept as proposals
     :param signs: (batch, action_dim), -1 or 1
     :param uniform_actions: (2, batch, action_dim), uniform on the box
     """
@@ -31,6 +32,7 @@ class BoxNoise(NamedTuple):
     level_uniforms: th.Tensor
     noise: th.Tensor
     proposal_uniforms: th.Tensor
+    kept_uniforms: th.Tensor
     signs: th.Tensor
     uniform_actions: th.Tensor
 
@@ -121,6 +123,7 @@ class BoxDiffusion(nn.Module):
             level_uniforms=th.rand_like(actions[:, :1]),
             noise=th.randn_like(actions),
             proposal_uniforms=th.rand(proposals_shape, dtype=actions.dtype, device=actions.device),
+            kept_uniforms=th.rand_like(actions[:, 0]),
             signs=th.empty_like(actions).bernoulli_().mul_(2).sub_(1),
             uniform_actions=th.rand((2, *actions.shape), dtype=actions.dtype, device=actions.device).mul_(2).sub_(1),
         )
@@ -162,7 +165,14 @@ class BoxDiffusion(nn.Module):
             self.guide_min_relative_variance,
         )
         posterior = box_posterior_mean(
-            q_fn, noisy_actions, sigma, temperature, noise.proposal_uniforms, self.score_estimator, guide
+            q_fn,
+            noisy_actions,
+            sigma,
+            temperature,
+            noise.proposal_uniforms,
+            self.score_estimator,
+            guide,
+            Kept(actions[:n_on_policy], noise.kept_uniforms[:n_on_policy]),
         )
         # the EDM weight, 1 / c_out^2, gives every noise level the same say in the loss
         loss = ((denoised_actions - posterior.mean) ** 2 / self.denoiser.c_out(sigma) ** 2).mean()

@@ -64,6 +64,18 @@ class Guide(NamedTuple):
     sigma: th.Tensor
 
 
+class Kept(NamedTuple):
+    """
+    The draws of the law that noisy actions were made from, which take the place of a proposal.
+
+    :param actions: (n_kept, action_dim), in the box, of the first ``n_kept`` noisy actions
+    :param uniforms: (n_kept,), uniform in [0, 1): whether the place is one among the guided proposals
+    """
+
+    actions: th.Tensor
+    uniforms: th.Tensor
+
+
 class Regression(NamedTuple):
     """
     One regression of a diffusion's network.
@@ -84,6 +96,7 @@ def box_posterior_mean(
     uniforms: th.Tensor,
     estimator: str = "stein",
     guide: Guide | None = None,
+    kept: Kept | None = None,
 ) -> PosteriorEstimate:
     """
     Estimate E[a | x] under p(a | x) proportional to exp(Q(a) / temperature) N(x; a, sigma^2 I) on the box.
@@ -96,8 +109,14 @@ def box_posterior_mean(
     coordinate; with fewer than three pairs, too few to fit one, it is ``"value"``. ``"gradient"`` adds it with the fixed
     coefficient sigma^2: away from the walls that is the published form x + sigma^2 E[grad Q] / temperature, with the
     boundary accounted for.
+
+    Weights that are normalised over few proposals pull the estimate to where these come from. Where x was made from a draw of
+    the law itself, that draw is one of the posterior too. In the place of a proposal, with its partner, it makes the estimate
+    ``"value"`` unbiased over draw, noise and proposals, for any number of them: this is a step of iterated sampling importance
+    resampling, which leaves the posterior invariant.
     Source: self-normalised importance sampling with the balance heuristic (Veach and Guibas, 1995); control variate by
-    Stein's identity on the box; its coefficient by splitting (Avramidis and Wilson, 1993).
+    Stein's identity on the box; its coefficient by splitting (Avramidis and Wilson, 1993); i-SIR, Andrieu, Lee and Vihola,
+    arXiv:1312.6432.
 
     :param q_fn: maps actions (n, batch, action_dim) to Q values (n, batch); differentiable unless ``"value"``
     :param noisy_actions: (batch, action_dim), in [-1, 1] units, may lie outside the box
@@ -106,12 +125,13 @@ def box_posterior_mean(
     :param uniforms: (n / 2, batch, action_dim), uniform in [0, 1)
     :param estimator: one of ``BOX_ESTIMATORS``
     :param guide: guess of the posterior's mean and scale
+    :param kept: draws of the law that noisy actions were made from, as well as one can draw
     :return: posterior mean, effective sample size and squared error
     """
     if estimator == "stein" and len(uniforms) < 3:
         # a slope through the single pair that is left for it fits perfectly, whatever the control variate is worth
         estimator = "value"
-    proposals, log_corrections, n_unguided = _proposals_and_log_corrections(noisy_actions, sigma, uniforms, guide)
+    proposals, log_corrections, n_unguided = _proposals(noisy_actions, sigma, uniforms, guide, kept)
     if estimator == "value":
         with th.no_grad():
             q_values = q_fn(proposals)
@@ -177,26 +197,48 @@ def smoothed_score(
     return ScoreEstimate(score, _effective_sample_size(weights))
 
 
-def _proposals_and_log_corrections(
-    noisy_actions: th.Tensor, sigma: th.Tensor, uniforms: th.Tensor, guide: Guide | None
+def _proposals(
+    noisy_actions: th.Tensor, sigma: th.Tensor, uniforms: th.Tensor, guide: Guide | None, kept: Kept | None
 ) -> tuple[th.Tensor, th.Tensor, int]:
     """
     Proposals (n, batch, action_dim), the unguided ones first; ln N(a; x, sigma^2 I) minus their log-density, (n, batch), up
     to a constant per row; and the number of unguided ones.
     """
-    n_pairs = len(uniforms)
-    n_guided_pairs = 0 if guide is None else n_pairs // 2
-    n_unguided = 2 * (n_pairs - n_guided_pairs)
-    unguided_law = TruncatedNormal(noisy_actions, sigma)
-    unguided = unguided_law.sample(antithetic_uniforms(uniforms[n_guided_pairs:]))
-    if guide is None or n_guided_pairs == 0:
-        return unguided, noisy_actions.new_zeros(()), n_unguided
-    guided_law = TruncatedNormal(guide.mean, guide.sigma)
-    proposals = th.cat([unguided, guided_law.sample(antithetic_uniforms(uniforms[:n_guided_pairs]))])
+    n_guided_pairs = 0 if guide is None else len(uniforms) // 2
+    n_unguided_pairs = len(uniforms) - n_guided_pairs
+    laws = [TruncatedNormal(noisy_actions, sigma)]
+    if guide is not None and n_guided_pairs > 0:
+        laws.append(TruncatedNormal(guide.mean, guide.sigma))
+    draws = (uniforms[n_guided_pairs:], uniforms[:n_guided_pairs])
+    proposals = [law.sample(antithetic_uniforms(of_law)) for law, of_law in zip(laws, draws, strict=False)]
+
+    def guided_log_odds(actions: th.Tensor) -> th.Tensor:
+        # of an action, to have come from the guided law and not from the unguided one
+        if len(laws) == 1:
+            return actions.new_full((), -math.inf)
+        unguided_law, guided_law = laws
+        log_ratio = guided_law.log_density(actions) - unguided_law.log_density(actions)
+        return log_ratio + math.log(n_guided_pairs / n_unguided_pairs)
+
+    if kept is not None:
+        actions = F.pad(kept.actions, (0, 0, 0, len(noisy_actions) - len(kept.actions)))
+        is_guided = (
+            F.pad(kept.uniforms, (0, len(actions) - len(kept.uniforms)), value=2.0) < guided_log_odds(actions).sigmoid()
+        )
+        is_kept = th.arange(len(actions), device=actions.device) < len(kept.actions)
+        places = (is_kept & ~is_guided, is_guided)
+        triples = zip(proposals, laws, places, strict=False)
+        proposals = [_replaced(of_law, law, actions, place) for of_law, law, place in triples]
+    all_proposals = th.cat(proposals)
     # density of the mixture relative to that of the unguided proposals, which N(a; x, sigma^2 I) is proportional to
-    log_ratio = guided_law.log_density(proposals) - unguided_law.log_density(proposals)
-    log_odds = math.log(n_guided_pairs / (n_pairs - n_guided_pairs))
-    return proposals, -F.softplus(log_ratio + log_odds), n_unguided
+    return all_proposals, -F.softplus(guided_log_odds(all_proposals)), 2 * n_unguided_pairs
+
+
+def _replaced(proposals: th.Tensor, law: TruncatedNormal, actions: th.Tensor, is_replaced: th.Tensor) -> th.Tensor:
+    """The proposals of a law, where in the rows ``is_replaced`` the first antithetic pair is the action and its partner."""
+    pair = th.stack([actions, law.antithetic(actions)])
+    first = th.arange(2, device=actions.device) * (len(proposals) // 2)
+    return proposals.index_copy(0, first, th.where(is_replaced[:, None], pair, proposals[first]))
 
 
 def _q_values_and_gradients(q_fn: QFunction, actions: th.Tensor) -> tuple[th.Tensor, th.Tensor]:

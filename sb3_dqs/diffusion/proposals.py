@@ -68,6 +68,19 @@ class TruncatedNormal:
         mirrored = (-self.distance - self.sigma * quantile).clamp(-1.0, 1.0)
         return th.where(self.mean > 0, -mirrored, mirrored)
 
+    def antithetic(self, actions: th.Tensor) -> th.Tensor:
+        """
+        The partners of actions in antithetic pairs: what the inverse CDF makes of 1 - u where it makes the action of u.
+
+        :param actions: (..., batch, action_dim), in [-1, 1]
+        :return: the same shape, in [-1, 1]
+        """
+        mirrored = th.where(self.mean > 0, -actions, actions)
+        tail = th.special.ndtr((-self.distance - mirrored) / self.sigma) * 2
+        quantile = th.special.ndtri((self.near_tail + self.far_tail - tail).clamp(min=self.far_tail) / 2)
+        partner = (-self.distance - self.sigma * quantile).clamp(-1.0, 1.0)
+        return th.where(self.mean > 0, -partner, partner)
+
     def log_density(self, actions: th.Tensor) -> th.Tensor:
         """
         Log-density up to the constant d / 2 ln(2 pi).

@@ -65,7 +65,7 @@ def sample_dqs_params(trial: optuna.Trial, n_actions: int, n_envs: int, addition
         # 1 is no target network
         "tau": trial.suggest_categorical("tau", [1.0, 0.02, 0.005]),
         # 1 is no averaged critic
-        "policy_tau": trial.suggest_categorical("policy_tau", [1.0, 0.05, 0.02, 0.005]),
+        "policy_tau": trial.suggest_categorical("policy_tau", [1.0, 0.03, 0.01, 0.003]),
         "net_arch": trial.suggest_categorical("net_arch", ["small", "medium", "big"]),
         # At most four times the product of the defaults, 8 and 128; pairs of proposals need an even number of samples, and
         # the regression points are rows of the batch, of at least 128

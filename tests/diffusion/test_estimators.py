@@ -8,7 +8,7 @@ import torch as th
 from scipy import stats
 
 from sb3_dqs.diffusion import estimators
-from sb3_dqs.diffusion.estimators import BOX_ESTIMATORS, Guide, box_posterior_mean, smoothed_score, stein_control_variate
+from sb3_dqs.diffusion.estimators import BOX_ESTIMATORS, Guide, Kept, box_posterior_mean, smoothed_score, stein_control_variate
 from tests import truth
 
 TARGETS = [truth.gaussian, truth.two_peaks, truth.corner]
@@ -124,6 +124,41 @@ def test_any_guide_right_or_wrong_leaves_the_estimate_consistent(guide, estimato
     estimates = box_estimates(truth.two_peaks, noisy_actions, 0.5, 5_000, estimator, n_replicates=20, guide=guide).mean
     exact = th.tensor([truth.posterior_mean(truth.two_peaks, x, 0.5) for x in noisy_actions], dtype=th.float64)
     assert (abs(estimates.mean(dim=0) - exact) < 4 * estimates.std(dim=0) / math.sqrt(20) + 2e-3).all()
+
+
+@pytest.mark.parametrize("guide", [None, (0.6, 0.4)], ids=["unguided", "guided"])
+@pytest.mark.parametrize("log_density", [truth.two_peaks, truth.corner])
+def test_a_kept_draw_of_the_law_makes_few_proposals_unbiased(log_density, guide):
+    # over draws of the law, their noise and the proposals: mean of (estimate - E[a | x]) f(x) for f = 1 and f = E[a | x]
+    n_rows, sigma = 40_000, 0.6
+    generator = th.Generator().manual_seed(0)
+    actions = truth.sample(log_density, n_rows, 1, np.random.default_rng(0))
+    sigmas = th.full((n_rows, 1), sigma, dtype=th.float64)
+    noisy_actions = actions + sigmas * th.randn(actions.shape, dtype=th.float64, generator=generator)
+    uniforms = th.rand((2, n_rows, 1), dtype=th.float64, generator=generator)
+    guide = guide and Guide(actions * 0 + guide[0], sigmas * 0 + guide[1])
+    q_fn, exact = truth.product_q_fn(log_density), truth.posterior_means(log_density, noisy_actions, sigmas)
+
+    def z_scores(kept):
+        errors = box_posterior_mean(q_fn, noisy_actions, sigmas, 1.0, uniforms, "value", guide, kept).mean - exact
+        products = th.cat([errors, errors * exact], dim=1)
+        return products.mean(dim=0) / (products.std(dim=0) / n_rows**0.5)
+
+    places = th.rand(n_rows, dtype=th.float64, generator=generator)
+    assert z_scores(Kept(actions, places)).abs().max() < 4
+    assert z_scores(None).abs().max() > 10
+
+
+def test_what_is_kept_counts_in_its_own_rows_alone():
+    q_fn = truth.product_q_fn(truth.corner)
+    noisy_actions, sigmas = th.zeros(4, 1, dtype=th.float64), th.full((4, 1), 0.1, dtype=th.float64)
+    uniforms = th.rand((4, 4, 1), dtype=th.float64, generator=th.Generator().manual_seed(0))
+    without = box_posterior_mean(q_fn, noisy_actions, sigmas, 0.01, uniforms)
+    # at this temperature all weight is that of the largest action
+    kept = Kept(th.ones(2, 1, dtype=th.float64), th.full((2,), 0.5, dtype=th.float64))
+    with_two = box_posterior_mean(q_fn, noisy_actions, sigmas, 0.01, uniforms, kept=kept)
+    assert with_two.mean[:2].flatten().tolist() == [1.0, 1.0]
+    assert th.equal(with_two.mean[2:], without.mean[2:])
 
 
 def test_good_guide_lowers_the_error_where_q_is_steep_in_many_dimensions():

@@ -43,6 +43,21 @@ def test_hundreds_of_sigma_outside_the_box_collapse_onto_the_wall():
     assert (proposals - th.tensor([-1.0, 1.0])).abs().max() < 0.02 / 2
 
 
+@pytest.mark.parametrize("mean", [0.3, -0.9, 1.4, 0.0])
+def test_partners_are_those_of_antithetic_pairs(mean):
+    law = TruncatedNormal(th.full((1, 2), mean, dtype=th.float64), th.full((1, 1), 0.4, dtype=th.float64))
+    uniforms = th.rand((50, 1, 2), dtype=th.float64, generator=th.Generator().manual_seed(0))
+    first, second = law.sample(antithetic_uniforms(uniforms)).chunk(2)
+    th.testing.assert_close(law.antithetic(first), second, atol=1e-9, rtol=0)
+    th.testing.assert_close(law.antithetic(second), first, atol=1e-9, rtol=0)
+
+
+def test_partners_far_outside_the_box_are_finite_and_inside_in_float32():
+    means, sigma = th.tensor([[-30.0], [-1.5], [0.0], [1.5], [30.0]]), th.full((5, 1), 0.02)
+    for actions in (th.full((5, 1), -1.0), th.zeros(5, 1), th.ones(5, 1)):
+        assert TruncatedNormal(means, sigma).antithetic(actions).abs().max() <= 1
+
+
 def test_pairs_cancel_around_the_mean_inside_the_box():
     uniforms = antithetic_uniforms(th.rand(50, 1, 1, dtype=th.float64, generator=th.Generator().manual_seed(0)))
     proposals = law(0.3, 0.05).sample(uniforms)
