@@ -93,8 +93,8 @@ class DQS(ExploringAlgorithm):
     :param n_corrector_proposals: proposals around each sampled action that the critic is asked for, so that it follows
         exp(Q / temperature) more closely than the actor alone lets it; 0 for none
     :param exploration_correlation_time: steps over which the actions that ``learn()`` takes stay correlated within an episode,
-        see :class:`~sb3_dqs.exploration.CorrelatedNoise`, and uncorrected, until the cooling is over; 0 for independent
-        actions, such as ``predict()`` always takes
+        see :class:`~sb3_dqs.exploration.CorrelatedNoise`, until the cooling is over; 0 for independent actions, such as
+        ``predict()`` always takes
     :param component_kwargs: rarely changed arguments of the parts: ``{"diffusion": {...}, "corrector": {...},
         "temperature": {...}}`` of :class:`~sb3_dqs.diffusion.box.BoxDiffusion`,
         :class:`~sb3_dqs.diffusion.corrector.Corrector`, and :class:`~sb3_dqs.temperature.AutomaticTemperature` or
@@ -242,7 +242,7 @@ class DQS(ExploringAlgorithm):
         self.critic_target = self.policy.critic_target
         self.action_dim = get_action_dim(self.action_space)
         self._setup_temperature()
-        self.start_noise = None
+        self.exploration_noise = None
         self._is_set_up = True
 
     def _policy_settings(self) -> dict[str, Any]:
@@ -378,7 +378,7 @@ class DQS(ExploringAlgorithm):
 
     def _excluded_save_params(self) -> list[str]:
         aliases = ["actor", "critic", "critic_target"]
-        return [*super()._excluded_save_params(), *aliases, "start_noise", "_is_set_up"]
+        return [*super()._excluded_save_params(), *aliases, "exploration_noise", "_is_set_up"]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy", "actor.optimizer", "critic.optimizer", "thermostat"], []

@@ -1,4 +1,4 @@
-"""How does the policy explore? By start noise that is correlated over the steps of an episode, and fades into white noise."""
+"""How does the policy explore? By noise that is correlated over the steps of an episode, and fades into white noise."""
 
 import functools
 import inspect
@@ -22,31 +22,31 @@ class CorrelatedNoise:
     """
     Standard normal noise with a persistent part, an Ornstein-Uhlenbeck process over the steps of an episode, and a white one.
 
-    As the start noise of the sampler it lets actions persist, so that a policy that is still nearly uniform gets to states
-    that independent draws average out. Over many episodes the actions at a first state have the law of the policy. At a later
-    state they need not: how the episode came there tells something about the persistent part, so that there the policy's other
-    actions are tried less often. Therefore the share of the persistent part is to fall as the policy learns. TD targets and
-    ``predict()`` draw their own, independent noise.
-    Source of exploration by an Ornstein-Uhlenbeck process: DDPG, arXiv:1509.02971; our deviations: it is the start noise of
-    the sampler instead of an addition to the action, and it fades. Other colours of noise as action noise, and the case for
+    As the noise that sampled actions are made from it lets them persist, so that a policy that is still nearly uniform gets to
+    states that independent draws average out. Over many episodes the actions at a first state have the law of the policy. At a
+    later state they need not: how the episode came there tells something about the persistent part, so that there the policy's
+    other actions are tried less often. Therefore the share of the persistent part is to fall as the policy learns. TD targets
+    and ``predict()`` draw their own, independent noise.
+    Source of exploration by an Ornstein-Uhlenbeck process: DDPG, arXiv:1509.02971; our deviations: actions are
+    sampled from it instead of adding it to them, and it fades. Other colours of noise as action noise, and the case for
     pink: https://openreview.net/forum?id=hQ9V5QN27eS
 
     :param n_envs: number of environments; their noises are independent
-    :param action_dim: size of the action; its coordinates are independent
+    :param noise_dim: random numbers per action; they are independent
     :param correlation_time: of the persistent part, > 0, steps
     :param device: where the noise is needed
     """
 
-    def __init__(self, n_envs: int, action_dim: int, correlation_time: float, device: th.device | str = "cpu"):
+    def __init__(self, n_envs: int, noise_dim: int, correlation_time: float, device: th.device | str = "cpu"):
         self.decay = math.exp(-1 / correlation_time)
-        self.persistent = th.randn((n_envs, action_dim), device=device)
+        self.persistent = th.randn((n_envs, noise_dim), device=device)
 
     def step(self, persistent_share: float) -> th.Tensor:
         """
         Go on by one step of the environments.
 
         :param persistent_share: share of the persistent part in the variance, in [0, 1]; 0 is white noise
-        :return: (n_envs, action_dim), each standard normal
+        :return: (n_envs, noise_dim), each standard normal
         """
         self.persistent = self.decay * self.persistent + (1 - self.decay**2) ** 0.5 * th.randn_like(self.persistent)
         white = th.randn_like(self.persistent)
@@ -63,25 +63,24 @@ class CorrelatedNoise:
 
 class ExploringAlgorithm(OffPolicyAlgorithm):
     """
-    SB3's off-policy algorithm, where the policy is told from which noise to start the actions that are taken in training,
-    for as long as that noise is correlated; afterwards they are those of ``predict()``.
+    SB3's off-policy algorithm, where the policy is told from which noise to make the actions that are taken in training, for
+    as long as that noise is correlated; afterwards they are those of ``predict()``.
 
     What the environments answer is checked here, before it is stored.
     """
 
     policy: Any
-    action_dim: int
     exploration_correlation_time: float
     # how far the noise has faded, in [0, 1]
     cooled_share: float
     # goes on while episodes go on; None where they start anew
-    start_noise: CorrelatedNoise | None
+    exploration_noise: CorrelatedNoise | None
 
     def _setup_learn(
         self, total_timesteps: int, callback: MaybeCallback = None, reset_num_timesteps: bool = True, *rest: Any, **kwargs: Any
     ) -> tuple[int, BaseCallback]:
         if reset_num_timesteps or self._last_obs is None:  # the environments will start new episodes
-            self.start_noise = None
+            self.exploration_noise = None
         prepared = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, *rest, **kwargs)
         settings.check_observations(self._last_obs)
         return prepared
@@ -90,12 +89,14 @@ class ExploringAlgorithm(OffPolicyAlgorithm):
         self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
         is_correlated = self.exploration_correlation_time > 0 and self.cooled_share < 1
-        if self.num_timesteps < learning_starts or not is_correlated or not takes_start_noise(self.policy):
+        if self.num_timesteps < learning_starts or not is_correlated or not takes_noise(self.policy):
             return super()._sample_action(learning_starts, action_noise, n_envs)
-        if self.start_noise is None:
-            self.start_noise = CorrelatedNoise(n_envs, self.action_dim, self.exploration_correlation_time, self.device)
-        start_noise = self.start_noise.step(persistent_share=1 - self.cooled_share)
-        scaled_actions = self.policy.sample_from(self._last_obs, start_noise)
+        if self.exploration_noise is None:
+            self.exploration_noise = CorrelatedNoise(
+                n_envs, self.policy.noise_dim, self.exploration_correlation_time, self.device
+            )
+        noise = self.exploration_noise.step(persistent_share=1 - self.cooled_share)
+        scaled_actions = self.policy.sample_from(self._last_obs, noise)
         if action_noise is not None:
             scaled_actions = np.clip(scaled_actions + action_noise(), -1, 1)
         return self.policy.unscale_action(scaled_actions), scaled_actions
@@ -106,18 +107,18 @@ class ExploringAlgorithm(OffPolicyAlgorithm):
         for index in dones.nonzero()[0]:
             settings.check_terminal_observation(infos[index].get("terminal_observation"), int(index))
         super()._store_transition(replay_buffer, buffer_action, new_obs, *rest)
-        if self.start_noise is not None and dones.any():
-            self.start_noise.restart(th.as_tensor(dones, dtype=th.bool, device=self.device))
+        if self.exploration_noise is not None and dones.any():
+            self.exploration_noise.restart(th.as_tensor(dones, dtype=th.bool, device=self.device))
 
 
-def takes_start_noise(policy: nn.Module) -> bool:
+def takes_noise(policy: nn.Module) -> bool:
     """
     :param policy: ours, or one that a user has derived from it
-    :return: whether its forward pass can be told where to start from; if not, it explores by noise of its own
+    :return: whether its forward pass can be told what noise to sample from; if not, it explores by noise of its own
     """
-    return _has_start_noise(type(policy).forward)
+    return _has_noise(type(policy).forward)
 
 
 @functools.cache
-def _has_start_noise(forward: Callable) -> bool:
-    return "start_noise" in inspect.signature(forward).parameters
+def _has_noise(forward: Callable) -> bool:
+    return "noise" in inspect.signature(forward).parameters

@@ -179,7 +179,7 @@ class DiffusionPolicy(BoundedPolicy):
     """
     Policy class (with both actor and critic) for DQS.
 
-    A policy of one's own overrides :meth:`forward`; correlated exploration reaches it if it takes ``start_noise``.
+    A policy of one's own overrides :meth:`forward`; correlated exploration reaches it if it takes ``noise``.
 
     :param observation_space: Observation space
     :param action_space: Action space
@@ -395,47 +395,55 @@ class DiffusionPolicy(BoundedPolicy):
         for theirs, ours in zip(self.critic.buffers(), self.critic_target.buffers(), strict=True):
             ours.copy_(theirs)
 
-    def forward(self, obs: PyTorchObs, deterministic: bool = False, start_noise: th.Tensor | None = None) -> th.Tensor:
+    @property
+    def noise_dim(self) -> int:
+        """How many random numbers a sampled action takes."""
+        return self.actor.action_dim + self.corrector.noise_dim(self.actor.action_dim)
+
+    def forward(self, obs: PyTorchObs, deterministic: bool = False, noise: th.Tensor | None = None) -> th.Tensor:
         """
         Choose one action per observation.
 
         :param obs: batch of observations
         :param deterministic: a function of observation and weights alone, instead of a sample of the policy
-        :param start_noise: (batch, action_dim), standard normal: the sample is to be the actor's from there, without the
-            corrector, whose own noise would hide what correlates it with others; drawn by default
+        :param noise: (batch, noise_dim), standard normal, that makes the sample: where the actor starts, then the corrector's;
+            drawn by default
         :return: (batch, action_dim), in [-1, 1]
         """
         if deterministic:
             return self.best_candidate(obs)
-        actions = self.actor(obs, start_noise=start_noise)
-        return self.corrected(obs, actions) if start_noise is None else actions
+        if noise is None:
+            return self.corrected(obs, self.actor(obs))
+        start_noise, corrector_noise = noise.tensor_split([self.actor.action_dim], dim=1)
+        return self.corrected(obs, self.actor(obs, start_noise=start_noise), corrector_noise)
 
-    def corrected(self, obs: PyTorchObs, actions: th.Tensor) -> th.Tensor:
+    def corrected(self, obs: PyTorchObs, actions: th.Tensor, noise: th.Tensor | None = None) -> th.Tensor:
         """
         Bring samples of the actor nearer to the law exp(Q / temperature) that it follows.
 
         :param obs: batch of observations
         :param actions: (batch, action_dim), in [-1, 1], samples of the actor
+        :param noise: of the corrector, standard normal; drawn by default
         :return: (batch, action_dim), in [-1, 1]
         """
         if not self.corrector:
             return actions
         with evaluating(self.law_critic):
-            return self.corrector(smallest_q_fn(self.law_critic, obs), actions, self.temperature)
+            return self.corrector(smallest_q_fn(self.law_critic, obs), actions, self.temperature, noise)
 
-    def sample_from(self, observation: np.ndarray | dict[str, np.ndarray], start_noise: th.Tensor) -> np.ndarray:
+    def sample_from(self, observation: np.ndarray | dict[str, np.ndarray], noise: th.Tensor) -> np.ndarray:
         """
         Explore: sampled actions for observations of environments, as ``predict()`` gives them, from given noise.
 
         :param observation: of all environments
-        :param start_noise: (n_envs, action_dim), standard normal
+        :param noise: (n_envs, noise_dim), standard normal
         :return: (n_envs, *action_shape), in [-1, 1]
         :raises ValueError: if an action is not finite
         """
         self.set_training_mode(False)
         observations, _ = self.obs_to_tensor(observation)
         with th.no_grad():
-            actions = self(observations, start_noise=start_noise).cpu().numpy()
+            actions = self(observations, noise=noise).cpu().numpy()
         return checked_actions(actions).reshape((-1, *self.action_space.shape))  # type: ignore[misc]
 
     def best_candidate(self, obs: PyTorchObs) -> th.Tensor:

@@ -80,8 +80,9 @@ class Recorder(gym.Env):
         return np.zeros(1, np.float32), 0.0, False, self.n_steps == 5, {}
 
 
-def explored(n_envs=20, n_steps=400, policy=DiffusionPolicy, **settings):
-    """Actions taken by an untrained policy, (n_envs, n_steps, 2), scaled to [-1, 1]."""
+def explored(n_envs=20, n_steps=400, policy=DiffusionPolicy, n_corrector_proposals=0, **settings):
+    """Actions taken by an untrained policy, by default uncorrected, (n_envs, n_steps, 2), scaled to [-1, 1]."""
+    settings |= {"n_corrector_proposals": n_corrector_proposals}
     envs = [Recorder() for _ in range(n_envs)]
     vec_env = DummyVecEnv([lambda env=env: env for env in envs])
     model = DQS(policy, vec_env, **{**UNTRAINED, **settings})
@@ -111,7 +112,8 @@ def test_actions_are_correlated_within_an_episode_and_not_across_its_end(shape):
 
 def test_correlation_fades_with_the_cooling():
     def at(cooled_share, **settings):
-        model = DQS("MlpPolicy", DummyVecEnv([Recorder] * 20), **{**UNTRAINED, **settings})
+        settings = {**UNTRAINED, "n_corrector_proposals": 0, **settings}
+        model = DQS("MlpPolicy", DummyVecEnv([Recorder] * 20), **settings)
         model.cooled_share = cooled_share
         model.learn(20 * 400)
         return lag_one(model.replay_buffer.actions[:400].swapaxes(0, 1))[0]
@@ -160,24 +162,42 @@ def test_actions_have_the_law_of_the_policy_where_the_observation_says_nothing_o
         assert shares == pytest.approx(quantiles, abs=0.035)
 
 
-class CountingCorrector(Corrector):
-    """Corrects nothing, and knows how far the cooling had come when it was asked."""
+def test_corrected_actions_persist_too():
+    # the corrector chooses among a few actions, and changes its choice now and then: far above white noise, below LAG_ONE
+    within, across = lag_one(explored(n_corrector_proposals=8))
+    assert 0.6 < within < LAG_ONE
+    assert across == pytest.approx(0.0, abs=0.12)
 
-    def __call__(self, q_fn, actions, temperature):
-        self.asked_at = [*getattr(self, "asked_at", []), self.model.cooled_share]
+
+def test_corrected_actions_have_the_law_of_what_predict_samples():
+    actions = explored(n_steps=1_000, n_corrector_proposals=8).reshape(20_000, 2)
+    model = DQS("MlpPolicy", Recorder(), **UNTRAINED)
+    samples, _ = model.predict(np.zeros((20_000, 1), np.float32))
+    samples = model.policy.scale_action(samples)[..., 0]
+    quantiles = np.linspace(0.05, 0.95, 10)
+    for coordinate in range(2):
+        shares = np.searchsorted(np.sort(actions[:, coordinate]), np.quantile(samples[:, coordinate], quantiles)) / 20_000
+        assert shares == pytest.approx(quantiles, abs=0.035)
+
+
+class CountingCorrector(Corrector):
+    """Corrects nothing, and knows from which noise it was to do so."""
+
+    def __call__(self, q_fn, actions, temperature, noise=None):
+        self.noises = [*getattr(self, "noises", []), noise]
         return actions
 
 
-def test_actions_are_corrected_once_their_noise_is_white():
+def test_all_sampled_actions_are_corrected_by_given_noise_while_it_is_correlated():
     model = DQS("MlpPolicy", "Pendulum-v1", seed=0, cooling_updates=20, **SMALL)
-    corrector = CountingCorrector(8)
-    corrector.model = model
-    model.policy.corrector = corrector
+    corrector = model.policy.corrector = CountingCorrector(8)
     model.learn(70)
     # 20 steps of warm-up, 20 of cooling; the cooling is over after the last of these
-    assert corrector.asked_at == [1.0] * 30
+    assert [noise is None for noise in corrector.noises] == [False] * 20 + [True] * 30
+    # one draw for the noisy action, eight for the proposals, and the choice
+    assert corrector.noises[0].shape == (1, 10)
     model.predict(np.zeros((2, 3), np.float32))
-    assert len(corrector.asked_at) == 31
+    assert len(corrector.noises) == 51
 
 
 def test_first_actions_are_uniform_as_in_sb3():
@@ -194,10 +214,10 @@ class SafePolicy(DiffusionPolicy):
 
 
 class SafePolicyFromNoise(DiffusionPolicy):
-    """The same, which says that it can be told where to start from."""
+    """The same, which says that it can be told what noise to sample from."""
 
-    def forward(self, obs, deterministic=False, start_noise=None):
-        return super().forward(obs, deterministic, start_noise) * th.tensor([1.0, 0.1])
+    def forward(self, obs, deterministic=False, noise=None):
+        return super().forward(obs, deterministic, noise) * th.tensor([1.0, 0.1])
 
 
 @pytest.mark.parametrize(("policy", "correlation"), [(SafePolicy, 0.0), (SafePolicyFromNoise, LAG_ONE)])
@@ -210,7 +230,7 @@ def test_a_policy_of_ones_own_is_asked_and_explores_by_its_own_noise_unless_it_t
 def test_the_published_algorithm_explores_by_white_noise():
     model = PaperDQS("MlpPolicy", Recorder(), **{**SMALL_PAPER, "learning_starts": 0}).learn(2)
     assert model.exploration_correlation_time == 0
-    assert model.start_noise is None
+    assert model.exploration_noise is None
 
 
 def test_prediction_is_not_correlated():
@@ -221,13 +241,13 @@ def test_prediction_is_not_correlated():
 
 def test_noise_goes_on_where_the_episode_goes_on():
     model = DQS("MlpPolicy", Recorder(), **UNTRAINED).learn(3)
-    noise = model.start_noise
-    assert model.learn(3, reset_num_timesteps=False).start_noise is noise
-    assert model.learn(3).start_noise is not noise
+    noise = model.exploration_noise
+    assert model.learn(3, reset_num_timesteps=False).exploration_noise is noise
+    assert model.learn(3).exploration_noise is not noise
 
 
 def test_a_loaded_model_explores_in_another_number_of_environments(tmp_path):
     DQS("MlpPolicy", Recorder(), **UNTRAINED).learn(3).save(tmp_path / "model")
     model = DQS.load(tmp_path / "model", env=DummyVecEnv([Recorder] * 3))
-    assert model.start_noise is None
-    assert model.learn(6, reset_num_timesteps=False).start_noise.persistent.shape == (3, 2)
+    assert model.exploration_noise is None
+    assert model.learn(6, reset_num_timesteps=False).exploration_noise.persistent.shape == (3, model.policy.noise_dim)

@@ -108,7 +108,7 @@ def test_the_deterministic_action_is_at_least_as_good_as_the_median_sample_of_a_
 
     def q_values(actions):
         with th.no_grad():
-            values = model.critic(th.zeros(len(actions), 1), th.as_tensor(actions))
+            values = model.policy.law_critic(th.zeros(len(actions), 1), th.as_tensor(actions))
         return th.cat(values, dim=1).amin(dim=1).numpy()
 
     print(f"\nreward {env.rewards(chosen).item():.3f}, median of samples {np.median(env.rewards(sampled)):.3f}")
@@ -140,7 +140,7 @@ def test_candidates_are_ranked_by_the_smallest_q():
     observations = th.as_tensor(OBSERVATIONS)
     with th.no_grad():
         candidates = model.actor.candidate_actions(observations)
-        q_values = th.stack([th.cat(model.critic(observations, c), dim=1).amin(dim=1) for c in candidates])
+        q_values = th.stack([th.cat(model.policy.law_critic(observations, c), dim=1).amin(dim=1) for c in candidates])
         best = model.policy(observations, deterministic=True)
     assert candidates.shape == (8, 7, 1)
     assert th.equal(best, candidates[q_values.argmax(dim=0), th.arange(7)])
@@ -216,8 +216,8 @@ def test_only_sampled_actions_are_corrected():
 class AsksTwice(DiffusionPolicy):
     """A user's policy that samples twice a step, and gives the first sample to the environment."""
 
-    def forward(self, obs, deterministic=False, start_noise=None):
-        first = super().forward(obs, deterministic, start_noise)
+    def forward(self, obs, deterministic=False, noise=None):
+        first = super().forward(obs, deterministic, noise)
         if not deterministic:
             self.pairs = [*getattr(self, "pairs", []), (first, super().forward(obs))]
         return first
@@ -233,12 +233,12 @@ def test_two_samples_in_a_step_of_training_differ():
 class AskedMeanwhile(DiffusionPolicy):
     """While it chooses an action, another thread asks it for those of a batch."""
 
-    def forward(self, obs, deterministic=False, start_noise=None):
+    def forward(self, obs, deterministic=False, noise=None):
         if len(obs) == 1:
             thread = threading.Thread(target=self.answer_a_batch)
             thread.start()
             thread.join()
-        return super().forward(obs, deterministic, start_noise)
+        return super().forward(obs, deterministic, noise)
 
     def answer_a_batch(self):
         actions, _ = self.predict(OBSERVATIONS)

@@ -19,21 +19,21 @@ class CorrectorNoise(NamedTuple):
     What one round draws.
 
     :param noise: (1 + n_proposals, batch, action_dim), standard normal
-    :param uniforms: (batch,), uniform in [0, 1), for the choice
+    :param uniforms: (batch,), uniform in [0, 1], for the choice
     """
 
     noise: th.Tensor
     uniforms: th.Tensor
 
-
-def draw_corrector_noise(actions: th.Tensor, n_proposals: int) -> CorrectorNoise:
-    """
-    :param actions: (batch, action_dim), for size, type and device
-    :param n_proposals: per action
-    :return: random numbers of one round, from torch's generator
-    """
-    noise = th.randn((1 + n_proposals, *actions.shape), dtype=actions.dtype, device=actions.device)
-    return CorrectorNoise(noise, th.rand_like(actions[:, 0]))
+    @classmethod
+    def of(cls, normals: th.Tensor, action_dim: int) -> "CorrectorNoise":
+        """
+        :param normals: (batch, (1 + n_proposals) * action_dim + 1), standard normal; where they are correlated over time, so
+            are the actions
+        :param action_dim: size of the action
+        """
+        noise, choice = normals[:, :-1], normals[:, -1]
+        return cls(noise.unflatten(1, (-1, action_dim)).transpose(0, 1), th.special.ndtr(choice))
 
 
 def reflect(points: th.Tensor) -> th.Tensor:
@@ -61,7 +61,7 @@ def particle_gibbs(
     :param actions: (batch, action_dim), in [-1, 1]
     :param sigma: standard deviation of the noise > 0, action units: how far an action may move
     :param temperature: > 0, in units of Q
-    :param noise: of :func:`draw_corrector_noise`
+    :param noise: independent of the actions
     :return: (batch, action_dim), in [-1, 1]
     """
     noisy_actions = reflect(th.add(actions, noise.noise[0], alpha=sigma))
@@ -99,16 +99,28 @@ class Corrector:
     def __bool__(self) -> bool:
         return self.n_proposals > 0
 
-    def __call__(self, q_fn: QFunction, actions: th.Tensor, temperature: float | th.Tensor) -> th.Tensor:
+    def noise_dim(self, action_dim: int) -> int:
+        """
+        :param action_dim: size of the action
+        :return: how many random numbers all rounds take for one action
+        """
+        return len(self.sigmas) * ((1 + self.n_proposals) * action_dim + 1) if self else 0
+
+    def __call__(
+        self, q_fn: QFunction, actions: th.Tensor, temperature: float | th.Tensor, noise: th.Tensor | None = None
+    ) -> th.Tensor:
         """
         :param q_fn: maps actions (n, batch, action_dim) to Q values (n, batch)
         :param actions: (batch, action_dim), in [-1, 1]
         :param temperature: > 0, in units of Q
+        :param noise: (batch, noise_dim), standard normal; drawn by default
         :return: (batch, action_dim), in [-1, 1]
         """
         if not self:
             return actions
-        for sigma in self.sigmas:
-            noise = draw_corrector_noise(actions, self.n_proposals)
-            actions = particle_gibbs(q_fn, actions, sigma, temperature, noise)
+        action_dim = actions.shape[1]
+        if noise is None:
+            noise = th.randn((len(actions), self.noise_dim(action_dim)), dtype=actions.dtype, device=actions.device)
+        for sigma, of_round in zip(self.sigmas, noise.chunk(len(self.sigmas), dim=1), strict=True):
+            actions = particle_gibbs(q_fn, actions, sigma, temperature, CorrectorNoise.of(of_round, action_dim))
         return actions
