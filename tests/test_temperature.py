@@ -322,7 +322,7 @@ def test_a_scheduled_temperature_is_where_the_schedule_is():
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
 def test_automatic_temperature_starts_hot_at_any_scale_of_q(scale):
     model = DQS("MlpPolicy", "Pendulum-v1", seed=0, learning_rate=0.0, **SMALL)
-    for q_network in model.critic.q_networks:
+    for q_network in [*model.critic.q_networks, *model.policy.law_critic.q_networks]:
         q_network[-1].weight.data *= scale
         q_network[-1].bias.data *= scale
     model.learn(20)

@@ -12,6 +12,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from sb3_dqs import DQS, PaperDQS
 from sb3_dqs.checks import InputError
+from sb3_dqs.critics import smallest_q
 from sb3_dqs.export import DeployedPolicy
 from tests.conftest import SMALL, SMALL_PAPER, RandomEnv
 from tests.export.models import DICT, IMAGE, VECTOR, in_vector, observations_for, trained
@@ -41,6 +42,17 @@ def recipe(request):
     return onnxable, observations, actions
 
 
+def assert_same_actions(policy, observations, actions, expected):
+    """To 1e-5, but where two candidates have the same Q to rounding: far outside of what it was trained on, Q is large."""
+    differs = np.abs(actions - expected).max(axis=1) > 1e-5
+    assert differs.sum() <= 2
+    if differs.any():
+        rows, both = th.as_tensor(observations[differs]), th.as_tensor(np.stack([actions, expected])[:, differs])
+        with th.no_grad():
+            values = smallest_q(policy.law_critic, rows, both)
+        th.testing.assert_close(values[0], values[1], rtol=1e-6, atol=0)
+
+
 def test_onnx_by_the_recipe_and_the_exporter_that_traces(recipe, tmp_path):
     onnxable, observations, expected = recipe
     path = tmp_path / "policy.onnx"
@@ -57,7 +69,7 @@ def test_onnx_by_the_recipe_and_the_exporter_that_traces(recipe, tmp_path):
             dynamo=False,
         )
     (actions,) = onnxruntime.InferenceSession(path).run(None, {"input": observations})
-    np.testing.assert_allclose(actions, expected, rtol=0, atol=1e-5)
+    assert_same_actions(onnxable.policy, observations, actions, expected)
 
 
 def test_onnx_by_the_recipe_and_the_present_exporter(recipe, tmp_path):
@@ -68,7 +80,7 @@ def test_onnx_by_the_recipe_and_the_present_exporter(recipe, tmp_path):
     th.onnx.export(onnxable, (th.randn(1, 3),), path, input_names=["input"], dynamo=True, verbose=False)
     session = onnxruntime.InferenceSession(path)
     actions = np.concatenate([session.run(None, {"input": row})[0] for row in observations[:, None]])
-    np.testing.assert_allclose(actions, expected, rtol=0, atol=1e-5)
+    assert_same_actions(onnxable.policy, observations, actions, expected)
 
 
 def test_trace_by_the_recipe(recipe, tmp_path):
@@ -80,7 +92,7 @@ def test_trace_by_the_recipe(recipe, tmp_path):
         th.jit.save(traced, tmp_path / "traced.pt")
         loaded = th.jit.load(tmp_path / "traced.pt")
     actions = loaded(th.as_tensor(observations)).numpy()
-    np.testing.assert_allclose(actions, expected, rtol=0, atol=1e-5)
+    assert_same_actions(onnxable.policy, observations, actions, expected)
 
 
 def test_torch_export_by_the_recipe(recipe):
@@ -89,7 +101,7 @@ def test_torch_export_by_the_recipe(recipe):
     program = th.export.export(onnxable, (th.randn(2, 3),), dynamic_shapes=(batch,))
     with th.no_grad():
         actions = program.module()(th.as_tensor(observations)).numpy()
-    np.testing.assert_allclose(actions, expected, rtol=0, atol=1e-5)
+    assert_same_actions(onnxable.policy, observations, actions, expected)
 
 
 @pytest.mark.parametrize(

@@ -35,14 +35,15 @@ results = {}
 for path in sorted(pathlib.Path(sys.argv[1]).glob("*.onnx")):
     session = onnxruntime.InferenceSession(path)
     with np.load(path.with_suffix(".npz")) as arrays:
-        expected, feeds = arrays["expected"], {entry.name: arrays[entry.name] for entry in session.get_inputs()}
+        expected, half_widths = arrays["expected"], arrays["half_widths"]
+        feeds = {entry.name: arrays[entry.name] for entry in session.get_inputs()}
     rows = session.get_inputs()[0].shape[0]
     rows = rows if isinstance(rows, int) else len(expected)
     starts = range(0, len(expected), rows)
     batches = [{name: values[start : start + rows] for name, values in feeds.items()} for start in starts]
     actions = np.concatenate([session.run(["actions"], batch)[0] for batch in batches])
     assert actions.shape == expected.shape and actions.dtype == expected.dtype
-    results[path.stem] = float(np.abs(actions - expected).max())
+    results[path.stem] = float((np.abs(actions - expected) / half_widths).max())
 print(json.dumps(results))
 """
 
@@ -56,9 +57,10 @@ def run_without_torch(program, *arguments):
     return result.stdout
 
 
-def keep(path, observations, actions):
+def keep(path, observations, actions, space):
+    """With the half-widths of the box: actions are compared in units of [-1, 1]."""
     inputs = observations if isinstance(observations, dict) else {"observations": observations}
-    np.savez(path.with_suffix(".npz"), expected=actions, **inputs)
+    np.savez(path.with_suffix(".npz"), expected=actions, half_widths=(space.high - space.low) / 2, **inputs)
 
 
 def shapes(path):
@@ -78,7 +80,7 @@ def test_files_give_the_actions_of_predict_where_there_is_no_torch(tmp_path):
     at_walls = {}
     for name, (model, space, scale) in cases.items():
         observations, actions = observations_for(model, space, scale)
-        keep(tmp_path / f"{name}.onnx", observations, actions)
+        keep(tmp_path / f"{name}.onnx", observations, actions, model.action_space)
         at_walls[name] = np.mean((actions == model.action_space.low) | (actions == model.action_space.high))
     assert 0.02 < at_walls["one"] < 0.98
     assert 0.02 < at_walls["eight"] < 0.98
