@@ -211,7 +211,7 @@ def test_measures_after_training_use_the_running_statistics_of_batch_norm():
     model = DQS("MlpPolicy", "Pendulum-v1", **{**small(), "policy_kwargs": policy_kwargs}).learn(40)
     model.policy.set_training_mode(True)
     statistics = {name: value.clone() for name, value in model.policy.state_dict().items() if "norm.running" in name}
-    assert len(statistics) == 4, "mean and variance of actor and critic"
+    assert len(statistics) == 6, "mean and variance of actor, critic and averaged critic"
     distances_to_critic(model, [np.ones(3, np.float32)], n_actions=50)
     model.policy.set_training_mode(True)
     denoising_paths(model, np.ones(3, np.float32), 4)
