@@ -34,6 +34,7 @@ PUBLISHED = {
 
 # What is ours alone
 OURS = {
+    "policy_tau",
     "target_entropy",
     "cooling_updates",
     "policy_delay",
@@ -64,7 +65,7 @@ def test_what_is_ours_is_no_setting_of_the_published_algorithm_and_switched_off(
     ours, published = (set(inspect.signature(algorithm.__init__).parameters) for algorithm in (DQS, PaperDQS))
     assert ours - published == OURS
     model = make()
-    assert (model.policy_delay, model.actor_learning_rate_factor) == (1, 1.0)
+    assert (model.policy_delay, model.actor_learning_rate_factor, model.policy_tau) == (1, 1.0, 1.0)
     assert (model.n_action_candidates, model.n_corrector_proposals, model.exploration_correlation_time) == (1, 0, 0.0)
 
 
