@@ -392,3 +392,26 @@ def test_a_target_network_that_was_saved_is_left_out_without_need_and_kept_with_
     pairs = zip(model.critic_target.parameters(), again.critic_target.parameters(), strict=True)
     assert all(th.equal(*pair) for pair in pairs)
     assert not all(th.equal(*pair) for pair in zip(model.critic.parameters(), again.critic_target.parameters(), strict=True))
+
+
+# With and without an averaged critic
+
+
+def test_an_averaged_critic_is_kept_left_out_or_starts_as_the_critic_that_was_saved(tmp_path):
+    model = DQS("MlpPolicy", "Pendulum-v1", policy_tau=0.25, seed=0, **SMALL).learn(40)
+    critic, average = model.critic.state_dict(), model.policy.critic_average.state_dict()
+    assert not th.equal(critic["qf0.1.weight"], average["qf0.1.weight"])
+    model.save(tmp_path / "with")
+
+    def equal(ours, theirs):
+        return ours.keys() == theirs.keys() and all(th.equal(ours[name], theirs[name]) for name in theirs)
+
+    again = DQS.load(tmp_path / "with", policy_tau=0.5)
+    assert equal(again.policy.critic_average.state_dict(), average)
+    assert equal(again.critic.state_dict(), critic)
+    without = DQS.load(tmp_path / "with", policy_tau=1.0)
+    assert without.policy.critic_average is None
+    without.save(tmp_path / "without")
+    fresh = DQS.load(tmp_path / "without", env=model.env, policy_tau=0.25)
+    assert equal(fresh.policy.critic_average.state_dict(), critic)
+    assert fresh.learn(30, reset_num_timesteps=False)._n_updates == 50
