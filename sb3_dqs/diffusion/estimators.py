@@ -201,8 +201,8 @@ def _proposals(
     noisy_actions: th.Tensor, sigma: th.Tensor, uniforms: th.Tensor, guide: Guide | None, kept: Kept | None
 ) -> tuple[th.Tensor, th.Tensor, int]:
     """
-    Proposals (n, batch, action_dim), the unguided ones first; ln N(a; x, sigma^2 I) minus their log-density, (n, batch), up
-    to a constant per row; and the number of unguided ones.
+    Proposals (n, batch, action_dim), the unguided ones first; ln N(a; x, sigma^2 I) minus their log-density, (n, batch)
+    or (), up to a constant per row; and the number of unguided ones.
     """
     n_guided_pairs = 0 if guide is None else len(uniforms) // 2
     n_unguided_pairs = len(uniforms) - n_guided_pairs
@@ -221,14 +221,12 @@ def _proposals(
         return log_ratio + math.log(n_guided_pairs / n_unguided_pairs)
 
     if kept is not None:
-        actions = F.pad(kept.actions, (0, 0, 0, len(noisy_actions) - len(kept.actions)))
-        is_guided = (
-            F.pad(kept.uniforms, (0, len(actions) - len(kept.uniforms)), value=2.0) < guided_log_odds(actions).sigmoid()
-        )
+        n_others = len(noisy_actions) - len(kept.actions)
+        actions, places = F.pad(kept.actions, (0, 0, 0, n_others)), F.pad(kept.uniforms, (0, n_others))
         is_kept = th.arange(len(actions), device=actions.device) < len(kept.actions)
-        places = (is_kept & ~is_guided, is_guided)
-        triples = zip(proposals, laws, places, strict=False)
-        proposals = [_replaced(of_law, law, actions, place) for of_law, law, place in triples]
+        is_guided = is_kept & (places < guided_log_odds(actions).sigmoid())
+        triples = zip(proposals, laws, (is_kept & ~is_guided, is_guided), strict=False)
+        proposals = [_replaced(of_law, law, actions, is_here) for of_law, law, is_here in triples]
     all_proposals = th.cat(proposals)
     # density of the mixture relative to that of the unguided proposals, which N(a; x, sigma^2 I) is proportional to
     return all_proposals, -F.softplus(guided_log_odds(all_proposals)), 2 * n_unguided_pairs
