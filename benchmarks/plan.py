@@ -39,9 +39,14 @@ PROTOCOL = 2
 STATIC_TEMPERATURE = 1.0
 
 EVALUATION = {"every": 1_000, "episodes": 20, "stochastic_episodes": 20, "deterministic_forms": False}
-TIER_KEYS = ("about", "seeds", "evaluation", "algorithms", "environments")
+TIER_KEYS = ("about", "seeds", "evaluation", "algorithms", "environments", "published", "score_at")
 ALGORITHM_KEYS = ("class", "settings", "environments", "on_request")
-ENVIRONMENT_KEYS = ("id", "kwargs", "wrappers", "imports", "law", "steps", "evaluation", "settings", "scale", "on_request")
+ENV_SPEC_KEYS = ("id", "kwargs", "wrappers", "imports", "action_repeat", "law")
+ENVIRONMENT_KEYS = (
+    *ENV_SPEC_KEYS,
+    *("steps", "evaluation", "settings"),
+    *("scale", "published", "on_request"),
+)
 
 
 @dataclass(frozen=True)
@@ -53,10 +58,10 @@ class Run:
     :param class_name: one of ``ALGORITHMS``
     :param settings: keyword arguments of the class
     :param environment: name in the tier
-    :param env_spec: ``id``, ``kwargs``, ``wrappers`` (of ``gymnasium.wrappers``) and ``imports`` (modules that register it),
-        or ``law``, the name of a static target
+    :param env_spec: ``id``, ``kwargs``, ``wrappers`` (of ``gymnasium.wrappers``), ``imports`` (modules that register it) and
+        ``action_repeat`` (steps of the environment per action), or ``law``, the name of a static target
     :param seed: of training
-    :param steps: of the environment; updates, for a static target
+    :param steps: of the agent; updates, for a static target
     :param evaluation: ``every`` (steps), ``episodes`` (deterministic), ``stochastic_episodes``, ``deterministic_forms``
         (whether the trained policy is also evaluated with other numbers of candidates)
     :param defaults: what the class takes where ``settings`` says nothing, so that a changed default makes a new run
@@ -93,6 +98,9 @@ class Tier:
     :param runs: all of them, those on request included
     :param on_request: names of algorithms and environments that run only if named
     :param scales: of each environment: the returns that count as 0 and as 1, where given
+    :param published_tasks: of each environment: its name in :mod:`benchmarks.published`, where given
+    :param published_methods: names of methods there that the report shows beside the tier's algorithms
+    :param score_at: steps of the agent at which the report names the mean score over environments
     """
 
     name: str
@@ -100,6 +108,16 @@ class Tier:
     runs: list[Run]
     on_request: set[str]
     scales: dict[str, tuple[float, float]]
+    published_tasks: dict[str, str] = field(default_factory=dict)
+    published_methods: tuple[str, ...] = ()
+    score_at: tuple[int, ...] = ()
+
+    def action_repeat(self, environment: str) -> int:
+        """
+        :param environment: name
+        :return: steps of the environment per action
+        """
+        return next(run.env_spec.get("action_repeat", 1) for run in self.runs if run.environment == environment)
 
     def select(
         self,
@@ -164,7 +182,16 @@ def load_tier(name_or_path: str) -> Tier:
     entries = {**content["algorithms"], **content["environments"]}
     on_request = {name for name, entry in entries.items() if entry.get("on_request")}
     scales = {name: tuple(entry["scale"]) for name, entry in content["environments"].items() if "scale" in entry}
-    return Tier(path.stem, content["about"], runs, on_request, scales)
+    return Tier(
+        path.stem,
+        content["about"],
+        runs,
+        on_request,
+        scales,
+        {name: entry["published"] for name, entry in content["environments"].items() if "published" in entry},
+        tuple(content.get("published", ())),
+        tuple(content.get("score_at", ())),
+    )
 
 
 def _run(content: dict[str, Any], algorithm: str, environment: str, seed: int) -> Run:
@@ -182,7 +209,7 @@ def _run(content: dict[str, Any], algorithm: str, environment: str, seed: int) -
         class_name=class_name,
         settings=settings,
         environment=environment,
-        env_spec={k: environment_entry[k] for k in ("id", "kwargs", "wrappers", "imports", "law") if k in environment_entry},
+        env_spec={key: environment_entry[key] for key in ENV_SPEC_KEYS if key in environment_entry},
         seed=seed,
         steps=environment_entry["steps"],
         evaluation=evaluation,

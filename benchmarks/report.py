@@ -7,7 +7,8 @@ Reads the results of ``benchmarks/results/TIER`` whose key is in the tier's plan
 (self-contained) and PNGs beside them. A run has two scores, on the scale that the tier names, where as a rule uniform actions
 earn 0 and a reference return earns 1: the area under its curve of deterministic returns over steps, divided by the steps; and
 the last point of that curve. Aggregates are those of rliable (arXiv:2108.13264): interquartile mean and probability of
-improvement, with 95 % stratified bootstrap intervals.
+improvement, with 95 % stratified bootstrap intervals. Where the tier names published methods, their means over seeds (see
+:mod:`benchmarks.published`) stand beside its own.
 """
 
 import argparse
@@ -31,12 +32,15 @@ from rliable import library as rliable
 from rliable import metrics as rliable_metrics
 
 from benchmarks.plan import Run, Tier, load_tier
+from benchmarks.published import published_curves
 from benchmarks.store import RESULTS, Store, write_whole
 
 N_BOOTSTRAP = 2_000
 BOOTSTRAP_SEED = 0
 # Resampling fewer seeds than this says nothing about the spread between seeds
 MIN_SEEDS_FOR_INTERVAL = 3
+# Of published curves: grey, told apart by dashes and markers
+LINE_STYLES = ("-", "--", ":", "-.", "o-", "s--", "^:", "v-.")
 
 Result = dict[str, Any]
 Scale = tuple[float, float]
@@ -132,6 +136,62 @@ def score_matrix(groups: Groups, algorithm: str, environments: Sequence[str], ti
     """
     columns = [[SCORES[score](result, tier.scales[name]) for result in groups[algorithm, name]] for name in environments]
     return np.array([column[: min(map(len, columns))] for column in columns]).T
+
+
+def returns_at(result: Result, step: int) -> float:
+    """
+    :param result: of a run
+    :param step: of one of its evaluations
+    :return: mean deterministic return there
+    """
+    (value,) = [np.mean(record["deterministic"]) for record in result["records"] if record["steps"] == step]
+    return float(value)
+
+
+def score_table(groups: Groups, tier: Tier) -> Table | None:
+    """
+    Mean over all environments with a scale that are not on request, of the returns at the steps that the tier names, on the
+    scale; of the algorithms that have all of them, and of the published methods that do.
+    """
+    environments = [name for name in tier.scales if name not in tier.on_request]
+    scored = scored_pairs(groups, tier)
+    complete = [algorithm for algorithm in scored if set(scored[algorithm]) >= set(environments)]
+    if not tier.score_at or not complete:
+        return None
+
+    def score(value: float, environment: str) -> float:
+        low, high = tier.scales[environment]
+        return (value - low) / (high - low)
+
+    rows = []
+    for algorithm in complete:
+        n_seeds = min(len(groups[algorithm, name]) for name in environments)
+        matrices = [
+            np.array(
+                [[score(returns_at(x, step), name) for x in groups[algorithm, name][:n_seeds]] for name in environments]
+            ).T
+            for step in tier.score_at
+        ]
+        rows.append([algorithm, str(n_seeds), *(with_interval(matrix, rliable_metrics.aggregate_mean) for matrix in matrices)])
+    for method in tier.published_methods:
+        curves_of = {name: _published_returns(tier, name, method) for name in environments}
+        of_steps = [[score(c[step], name) for name, c in curves_of.items() if step in c] for step in tier.score_at]
+        cells = [f"{np.mean(scores):.3f}" if len(scores) == len(environments) else "" for scores in of_steps]
+        if any(cells):
+            rows.append([f"{method}, published", "", *cells])
+    note = (
+        f"Mean over {', '.join(environments)} of the deterministic return on the scale. Published rows are means over seeds "
+        "from their authors' files, on older versions of the tasks."
+    )
+    header = ["algorithm", "seeds", *(f"at {step:,} steps" for step in tier.score_at)]
+    return Table("Score", note, header, rows)
+
+
+def _published_returns(tier: Tier, environment: str, method: str) -> dict[int, float]:
+    """Steps of the agent -> mean return; empty where nothing is published."""
+    curve = published_curves().get(tier.published_tasks.get(environment, ""), {}).get(method, {})
+    # published over steps of the environment, with the same action repeat
+    return {step // tier.action_repeat(environment): mean for step, mean in curve.items()}
 
 
 def with_interval(scores: np.ndarray | tuple[np.ndarray, ...], statistic: Callable[..., float]) -> str:
@@ -269,7 +329,7 @@ def origin_table(groups: Groups, missing: Sequence[Run], tier: Tier) -> Table:
     return Table("Where the results are from", "More than one value in a row: results of different code.", ["", ""], rows)
 
 
-def curves(groups: Groups, environment: str, over: str) -> Figure:
+def curves(groups: Groups, environment: str, over: str, tier: Tier) -> Figure:
     """
     Deterministic returns over steps or over training time.
 
@@ -279,7 +339,9 @@ def curves(groups: Groups, environment: str, over: str) -> Figure:
     :param groups: results
     :param environment: name in the tier
     :param over: ``"steps"`` or ``"time"``
-    :return: a line of interquartile means over seeds for each algorithm, with 95 % bootstrap bands
+    :param tier: whose published methods are drawn beside them, over steps
+    :return: a line of interquartile means over seeds for each algorithm, with 95 % bootstrap bands; thin lines of published
+        means
     """
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
@@ -300,15 +362,27 @@ def curves(groups: Groups, environment: str, over: str) -> Figure:
         axes.plot(x, means[algorithm], marker=".", label=f"{algorithm} ({len(results)} seeds)", color=colour)
         if len(results) >= MIN_SEEDS_FOR_INTERVAL:
             axes.fill_between(x, *bands[algorithm], alpha=0.2, color=colour, linewidth=0)
+    if over == "steps":
+        last = max(
+            result["records"][-1]["steps"] for (_, name), each in groups.items() if name == environment for result in each
+        )
+        for method, style in zip(tier.published_methods, itertools.cycle(LINE_STYLES), strict=False):
+            published = {step: mean for step, mean in _published_returns(tier, environment, method).items() if step <= last}
+            if published:
+                label = f"{method}, published ({tier.published_tasks[environment]})"
+                axes.plot(
+                    list(published), list(published.values()), style, label=label, color="0.5", linewidth=0.8, markersize=3
+                )
+    n_repeats = tier.action_repeat(environment)
     labels = {
-        "steps": "environment steps",
+        "steps": "environment steps" if n_repeats == 1 else f"steps of the agent, each {n_repeats} of the environment",
         "cpu_seconds": "minutes of training on one thread (CPU time, mean over seeds)",
         "seconds": "minutes of training (wall clock, mean over seeds)",
     }
     axes.set(xlabel=labels[clock], ylabel="deterministic return")
     axes.set_title(environment)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
+    axes.legend(fontsize="x-small" if tier.published_methods else "small")
     return figure
 
 
@@ -328,6 +402,8 @@ def write_report(tier: Tier, store: Store, groups: Groups, missing: Sequence[Run
         markdown.append(table.markdown())
         page.append(table.html())
 
+    if (table := score_table(groups, tier)) is not None:
+        add(table)
     for table in aggregate_tables(groups, tier):
         add(table)
     for environment in environments:
@@ -336,7 +412,7 @@ def write_report(tier: Tier, store: Store, groups: Groups, missing: Sequence[Run
             continue
         for over in ("steps", "time"):
             path = store.folder / f"{environment}_{over}.png"
-            curves(groups, environment, over).savefig(path, dpi=110)
+            curves(groups, environment, over, tier).savefig(path, dpi=110)
             markdown.append(f"![{environment} over {over}]({path.name})\n")
             encoded = base64.b64encode(path.read_bytes()).decode()
             page.append(f'<img alt="{html.escape(environment)} over {over}" src="data:image/png;base64,{encoded}">')

@@ -30,6 +30,7 @@ from benchmarks.measures import final_measures, returns_by_candidates
 from benchmarks.plan import CLASSES, Run
 from benchmarks.static_targets import ACTION_DIM, LAWS, N_SAMPLES, exact_draws, model_of_law, sampled_actions, train_on_law
 from benchmarks.store import Store, aside_of, write_whole
+from benchmarks.wrappers import ActionRepeat
 from sb3_dqs.inspection.evaluation import BANDWIDTH, N_DIRECTIONS, Episode, goals_of, roll_out
 from sb3_dqs.inspection.metrics import (
     GoalStatistics,
@@ -44,7 +45,7 @@ REPOSITORY = Path(__file__).parent.parent
 
 # What a run depends on, as glob patterns, and files among it that may change meanwhile
 TRAINING_CODE = (
-    *("benchmarks/plan.py", "benchmarks/train.py", "benchmarks/measures.py"),
+    *("benchmarks/plan.py", "benchmarks/train.py", "benchmarks/measures.py", "benchmarks/wrappers.py"),
     *("benchmarks/static_targets.py", "benchmarks/shapes.py"),
     *("sb3_dqs/*.py", "sb3_dqs/diffusion/*.py", "sb3_dqs/envs/*.py", "sb3_dqs/envs/data/*.csv"),
     *("sb3_dqs/inspection/evaluation.py", "sb3_dqs/inspection/metrics.py"),
@@ -138,7 +139,8 @@ def make_env(run: Run) -> gym.Env:
     env = gym.make(run.env_spec["id"], **run.env_spec.get("kwargs", {}))
     for name in run.env_spec.get("wrappers", ()):
         env = getattr(gym.wrappers, name)(env)
-    return env
+    n_repeats = run.env_spec.get("action_repeat", 1)
+    return env if n_repeats == 1 else ActionRepeat(env, n_repeats)
 
 
 class Evaluation(BaseCallback):

@@ -6,7 +6,8 @@ import yaml
 
 from benchmarks import report
 from benchmarks.plan import load_tier
-from benchmarks.report import load_results, main, normalised_area, normalised_last_return, with_interval
+from benchmarks.published import published_curves
+from benchmarks.report import load_results, main, normalised_area, normalised_last_return, score_table, with_interval
 from benchmarks.store import Store, write_whole
 
 SEEDS = [0, 1, 2]
@@ -20,6 +21,7 @@ TIER = {
         "ring": {"law": "ring", "steps": 5},
     },
 }
+SCALES = {"HalfCheetah": [0.0, 10_000.0], "Hopper": [0.0, 1000.0]}
 # Final scores on the scale; TD3 was run in one environment only
 SCORES = {("dqs", "First"): 0.8, ("dqs", "Second"): 0.6, ("sac", "First"): 0.5, ("sac", "Second"): 0.7, ("td3", "First"): 0.9}
 
@@ -82,6 +84,49 @@ def test_area_is_that_of_trapezoids_on_the_scale():
     # halves of the scale: 0 to 0.5 over 10 steps, 0.5 over 20: (2.5 + 10) / 30
     assert normalised_area({"records": records}, (0.0, 10.0)) == pytest.approx(12.5 / 30)
     assert normalised_area({"records": records[1:2]}, (0.0, 10.0)) == 0.5
+
+
+def test_score_stands_beside_that_of_published_methods(tmp_path):
+    """Truths by hand. Published: HalfCheetah 8112.4 and Hopper 2764.4 for CrossQ at 100,000 steps, none for MR.Q at 100."""
+    own = {name: {"id": name, "steps": 100_000, "scale": scale, "published": f"{name}-v4"} for name, scale in SCALES.items()}
+    algorithms = {"sac": {"class": "SAC"}}
+    at = {"score_at": [100, 100_000], "published": ["CrossQ", "nobody's"]}
+    path = tmp_path / "two.yml"
+    path.write_text(yaml.safe_dump({"about": "", "seeds": [0], "algorithms": algorithms, "environments": own, **at}))
+    tier = load_tier(str(path))
+    records = [{"steps": 100, "deterministic": [0.0, 100.0]}, {"steps": 100_000, "deterministic": [1000.0]}]
+    groups = {("sac", run.environment): [{"records": records}] for run in tier.runs}
+    table = score_table(groups, tier)
+    # (50 / 10000 + 50 / 1000) / 2 and (1000 / 10000 + 1000 / 1000) / 2
+    assert table.rows[0] == ["sac", "1", "0.028", "0.550"]
+    curve = {name: published_curves()[f"{name}-v4"]["CrossQ"][100_000] for name in SCALES}
+    assert curve["HalfCheetah"] == 8112.4
+    expected = (8112.4 / 10_000 + curve["Hopper"] / 1000) / 2
+    assert table.rows[1:] == [["CrossQ, published", "", "", f"{expected:.3f}"]]
+    # an algorithm without one of the environments has no score
+    assert score_table({pair: results for pair, results in groups.items() if pair[1] == "Hopper"}, tier) is None
+
+
+def test_published_curves_are_drawn_up_to_the_last_step_of_ours():
+    tier = load_tier("mujoco")
+    records = [{"steps": step, "deterministic": [0.0]} for step in (10_000, 50_000)]
+    (axes,) = report.curves(
+        {("sac", "Hopper"): [{"records": records, "machine": {"device": "cpu"}}]}, "Hopper", "steps", tier
+    ).axes
+    (line,) = [line for line in axes.lines if line.get_label() == "CrossQ, published (Hopper-v4)"]
+    truth = {step: mean for step, mean in published_curves()["Hopper-v4"]["CrossQ"].items() if step <= 50_000}
+    assert dict(zip(line.get_xdata(), line.get_ydata(), strict=True)) == truth
+    assert max(truth) == 50_000
+
+
+def test_published_score_of_the_mujoco_tier_is_that_of_the_literature():
+    """By hand from the curves at 100,000 steps, HalfCheetah to Humanoid: SAC (0.554 + 0.392 + 0.152 + 0.137 + 0.109) / 5 and
+    CrossQ (0.723 + 0.992 + 0.863 + 0.406 + 0.528) / 5."""
+    tier = load_tier("mujoco")
+    dqs = {"records": [{"steps": step, "deterministic": [0.0]} for step in tier.score_at]}
+    rows = {row[0]: row[-1] for row in score_table({("dqs", name): [dqs] for name in tier.scales}, tier).rows}
+    assert float(rows["SAC (CrossQ authors: lr 1e-3, 5k random), published"]) == pytest.approx(0.269, abs=1e-3)
+    assert float(rows["CrossQ, published"]) == pytest.approx(0.702, abs=1e-3)
 
 
 def test_report_holds_aggregates_tables_curves_and_origin(folder):
@@ -192,15 +237,16 @@ def test_intervals_are_those_of_a_stratified_bootstrap_over_seeds(monkeypatch):
 
 
 def test_curves_over_time_are_in_minutes(folder):
-    groups, _ = load_results(load_tier(str(folder / "tiny.yml")), Store(folder / "results"))
-    (axes,) = report.curves(groups, "First", "time").axes
+    tier = load_tier(str(folder / "tiny.yml"))
+    groups, _ = load_results(tier, Store(folder / "results"))
+    (axes,) = report.curves(groups, "First", "time", tier).axes
     assert list(axes.lines[0].get_xdata()) == [0.5, 1.0, 1.5]
     assert "CPU time" in axes.get_xlabel()
     # seeds at -20, -19 and -18
     assert axes.lines[0].get_ydata() == pytest.approx([-19.0] * 3)
     for result in groups["dqs", "First"]:
         result["machine"] = {**result["machine"], "device": "cuda"}
-    (axes,) = report.curves(groups, "First", "time").axes
+    (axes,) = report.curves(groups, "First", "time", tier).axes
     assert list(axes.lines[0].get_xdata()) == [1.0, 2.0, 3.0]
     assert "wall clock" in axes.get_xlabel()
     assert {text.get_text() for text in axes.get_legend().get_texts()} == {
