@@ -114,13 +114,45 @@ def measures_from_the_centre(model: BaseAlgorithm, env: gym.Env, seed: int) -> d
     return {"success, exact centre": goals.success, "goal entropy, exact centre": goals.entropy}
 
 
+def favourite_goal(episodes: Sequence[Episode], env: gym.Env) -> int:
+    """
+    :param episodes: in an arena with goals
+    :param env: one of its kind
+    :return: number of the goal that is reached most
+    """
+    reached = [episode.info["goal"] for episode in episodes if episode.info["goal"] >= 0]
+    return int(np.bincount(reached, minlength=len(env.unwrapped.arena.goals)).argmax())  # type: ignore[attr-defined]
+
+
+def recovery_measures(
+    records: Sequence[dict[str, Any]], at: int, recovered_at: float, to: Sequence[Sequence[float]] = ()
+) -> dict[str, float]:
+    """
+    After the goal that the policy preferred was moved: how soon its sampled episodes return as much as they could.
+
+    :param records: of all evaluations
+    :param at: step of the move
+    :param recovered_at: mean return of sampled episodes from which on it has recovered
+    :param to: where the goals were moved; not used
+    :return: steps from the move to the first evaluation there, the whole rest of the run if there is none, and whether there
+        is one; returns at the move and mean of those after it
+    """
+    returns = {record["steps"]: float(np.mean(record["stochastic"])) for record in records}
+    after = {step: value for step, value in returns.items() if step > at}
+    recovered = [step for step, value in after.items() if value >= recovered_at]
+    return {
+        "steps to recover": float((recovered[0] if recovered else max(after)) - at),
+        "recovered": float(bool(recovered)),
+        "stochastic return at the move": returns[at],
+        "stochastic return after the move, mean": float(np.mean(list(after.values()))),
+    }
+
+
 def closed_goal_measures(model: BaseAlgorithm, env: gym.Env, n_starts: int, seed: int) -> dict[str, float]:
     """How often one of several tries succeeds, without any learning, after the goal that the policy reaches most is closed."""
     assert env.spec is not None
     envs = [gym.make(env.spec) for _ in range(n_starts)]
-    reached = [episode.info["goal"] for episode in roll_out(model, envs, seed, deterministic=False)]
-    n_goals = len(env.unwrapped.arena.goals)  # type: ignore[attr-defined]
-    favourite = int(np.bincount([goal for goal in reached if goal >= 0], minlength=n_goals).argmax())
+    favourite = favourite_goal(roll_out(model, envs, seed, deterministic=False), env)
     # the same starts in each try
     tries = [
         [e.info["is_success"] for e in roll_out(model, envs, seed, deterministic=False, options={"closed": [favourite]})]

@@ -41,7 +41,8 @@ STATIC_TEMPERATURE = 1.0
 EVALUATION = {"every": 1_000, "episodes": 20, "stochastic_episodes": 20, "deterministic_forms": False}
 TIER_KEYS = ("about", "seeds", "evaluation", "algorithms", "environments", "published", "score_at")
 ALGORITHM_KEYS = ("class", "settings", "environments", "on_request")
-ENV_SPEC_KEYS = ("id", "kwargs", "wrappers", "imports", "action_repeat", "law")
+ENV_SPEC_KEYS = ("id", "kwargs", "wrappers", "imports", "action_repeat", "move_favourite", "law")
+MOVE_KEYS = ("at", "to", "recovered_at")
 ENVIRONMENT_KEYS = (
     *ENV_SPEC_KEYS,
     *("steps", "evaluation", "settings"),
@@ -59,7 +60,9 @@ class Run:
     :param settings: keyword arguments of the class
     :param environment: name in the tier
     :param env_spec: ``id``, ``kwargs``, ``wrappers`` (of ``gymnasium.wrappers``), ``imports`` (modules that register it) and
-        ``action_repeat`` (steps of the environment per action), or ``law``, the name of a static target
+        ``action_repeat`` (steps of the environment per action), ``move_favourite`` (of the goals of an arena, the one that is
+        reached most is moved after the evaluation ``at`` a step, to its place in the list ``to``; the agent has recovered when
+        its sampled episodes return ``recovered_at``), or ``law``, the name of a static target
     :param seed: of training
     :param steps: of the agent; updates, for a static target
     :param evaluation: ``every`` (steps), ``episodes`` (deterministic), ``stochastic_episodes``, ``deterministic_forms``
@@ -203,6 +206,7 @@ def _run(content: dict[str, Any], algorithm: str, environment: str, seed: int) -
     settings = {**settings_of.get("all", {}), **settings_of.get(class_name, {}), **algorithm_entry.get("settings", {})}
     evaluation = {**EVALUATION, **content.get("evaluation", {}), **environment_entry.get("evaluation", {})}
     _check_keys("evaluation", evaluation, tuple(EVALUATION))
+    _check_keys("move_favourite", environment_entry.get("move_favourite", {}), MOVE_KEYS)
     static = {"temperature": STATIC_TEMPERATURE} if "law" in environment_entry else {}
     return Run(
         algorithm=algorithm,

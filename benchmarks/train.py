@@ -26,7 +26,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.utils import LinearSchedule
 
-from benchmarks.measures import final_measures, returns_by_candidates
+from benchmarks.measures import favourite_goal, final_measures, recovery_measures, returns_by_candidates
 from benchmarks.plan import CLASSES, Run
 from benchmarks.static_targets import ACTION_DIM, LAWS, N_SAMPLES, exact_draws, model_of_law, sampled_actions, train_on_law
 from benchmarks.store import Store, aside_of, write_whole
@@ -108,7 +108,10 @@ def train_agent(run: Run, store: Store | None, device: str) -> dict[str, Any]:
         run.steps - model.num_timesteps, callback=evaluation, log_interval=10**9, reset_num_timesteps=model.num_timesteps == 0
     )
     with untouched_randomness():
-        measures = final_measures(model, evaluation.envs[0], evaluation.last_episodes, EVALUATION_SEED)
+        if "move_favourite" in run.env_spec:  # the others know the world as it was
+            measures = recovery_measures(evaluation.records, **run.env_spec["move_favourite"])
+        else:
+            measures = final_measures(model, evaluation.envs[0], evaluation.last_episodes, EVALUATION_SEED)
         if run.evaluation["deterministic_forms"]:
             measures |= returns_by_candidates(model, evaluation.deterministic_envs, EVALUATION_SEED)
     env.close()
@@ -173,6 +176,9 @@ class Evaluation(BaseCallback):
     def _on_training_start(self) -> None:
         self.seconds = self.records[-1]["seconds"] if self.records else 0.0
         self.cpu_seconds = self.records[-1]["cpu_seconds"] if self.records else 0.0
+        for record in self.records:
+            if "moved_goal" in record:
+                self._move_goal(record["moved_goal"])
         self._start_clocks()
 
     def _on_step(self) -> bool:
@@ -180,10 +186,19 @@ class Evaluation(BaseCallback):
             self.seconds += time.perf_counter() - self.clock
             self.cpu_seconds += time.process_time() - self.cpu_clock
             self.records.append(self._record())
+            if self.num_timesteps == self.run.env_spec.get("move_favourite", {}).get("at"):
+                favourite = favourite_goal(self.last_episodes, self.envs[0])
+                self.records[-1]["moved_goal"] = favourite
+                self._move_goal(favourite)
             if self.checkpoints is not None and self.num_timesteps < self.run.steps:
                 self.checkpoints.save(self.model, self.records, self.continued_at)  # type: ignore[arg-type]
             self._start_clocks()
         return True
+
+    def _move_goal(self, goal: int) -> None:
+        position = self.run.env_spec["move_favourite"]["to"][goal]
+        for env in (*self.envs, *self.training_env.get_attr("unwrapped")):
+            env.unwrapped.move_goal(goal, position)
 
     def _start_clocks(self) -> None:
         self.clock, self.cpu_clock = time.perf_counter(), time.process_time()

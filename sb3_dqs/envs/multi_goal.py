@@ -94,6 +94,21 @@ class MultiGoalEnv(gym.Env[np.ndarray, np.ndarray]):
         self.trace = [self.position]
         return self._observation(), {}
 
+    def move_goal(self, goal: int, position: Sequence[float]) -> None:
+        """
+        Change the world, from the next episode on.
+
+        :param goal: its number
+        :param position: (x, y), where it is then
+        :raises ValueError: if there is no such goal, or the position is outside the arena
+        """
+        number = as_integer("goal", goal, 0, "goals are counted from 0")
+        if number >= len(self.goals):
+            raise InputError(f"goal must be one of 0 to {len(self.goals) - 1}, got {goal!r}")
+        goals = self.goals.copy()
+        goals[number] = checked_vector("position", position, 2)
+        self.goals = self._checked_goals(goals)
+
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """
         :param action: (2,), displacement, in [-1, 1]

@@ -16,6 +16,7 @@ from benchmarks.measures import (
     goal_law_measures,
     measures_from_the_centre,
     mixture_measures,
+    recovery_measures,
     reloaded,
     returns_by_candidates,
 )
@@ -123,6 +124,22 @@ def test_after_the_favourite_is_closed_only_chance_leads_to_another_goal():
         assert share == pytest.approx(expected, abs=4 * np.sqrt(expected * (1 - expected) / 50) + 1e-9)
     always_right = Policy(lambda positions: np.clip(np.array([5.0, 0.0]) - positions, -1, 1))
     assert set(closed_goal_measures(always_right, env, 10, seed=0).values()) == {0.0}
+
+
+def test_recovery_is_counted_from_the_move_to_the_first_evaluation_that_returns_enough():
+    def records(*returns):
+        return [{"steps": 10 * (i + 1), "stochastic": [value - 1, value + 1]} for i, value in enumerate(returns)]
+
+    found = recovery_measures(records(-3, -2, -20, -6, -4, -7), at=20, recovered_at=-5)
+    assert found == {
+        "steps to recover": 30.0,
+        "recovered": 1.0,
+        "stochastic return at the move": -2.0,
+        "stochastic return after the move, mean": -37 / 4,
+    }
+    # what stood before the move does not count
+    never = recovery_measures(records(-3, -2, -20, -6), at=20, recovered_at=-5)
+    assert (never["steps to recover"], never["recovered"]) == (20.0, 0.0)
 
 
 def test_goals_of_a_policy_are_compared_with_those_of_exact_draws(monkeypatch):

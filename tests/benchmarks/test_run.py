@@ -361,6 +361,44 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tier_path, tmp_path, monkey
     assert 0 < seconds[0] < seconds[1]
 
 
+def test_the_favourite_goal_moves_and_stays_moved_where_the_run_goes_on(tmp_path, monkeypatch):
+    """In training and evaluation, from the next episodes on, also after an interruption."""
+    to = [[3.5, 3.5], [-3.5, -3.5], [-3.5, 3.5], [3.5, -3.5]]
+    arena = {"id": "sb3_dqs/MultiGoal-v0", "steps": 80, "move_favourite": {"at": 40, "to": to, "recovered_at": 0.0}}
+    run = only_run(write_tier(tmp_path / "moved.yml", environments={"Moved": arena}), "sac", "Moved")
+    monkeypatch.setattr(benchmarks.train, "favourite_goal", lambda episodes, env: 1)
+    store = Store(tmp_path / "results")
+    save, seen = Checkpoints.save, []
+
+    def save_and_stop(self, model, *arguments):
+        save(self, model, *arguments)
+        raise RuntimeError("power cut")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save", save_and_stop)
+        _, error = run_here(run, store, "cpu", COMMIT)
+    assert "power cut" in error
+
+    def look(records, **move):
+        seen.append([record.get("moved_goal") for record in records])
+        return {}
+
+    goals_of_evaluation = []
+    roll_out = benchmarks.train.roll_out
+
+    def watched(model, envs, *arguments, **keywords):
+        goals_of_evaluation.append(envs[0].unwrapped.goals.tolist())
+        # the environment of training
+        goals_of_evaluation.append(model.get_env().envs[0].unwrapped.goals.tolist())
+        return roll_out(model, envs, *arguments, **keywords)
+
+    monkeypatch.setattr(benchmarks.train, "recovery_measures", look)
+    monkeypatch.setattr(benchmarks.train, "roll_out", watched)
+    assert run_here(run, store, "cpu", COMMIT) == (run, None)
+    assert seen == [[1, None]]
+    assert goals_of_evaluation == 4 * [[[5.0, 0.0], [-3.5, -3.5], [0.0, 5.0], [0.0, -5.0]]]
+
+
 def test_the_state_that_other_code_left_is_laid_aside(tier_path, tmp_path, monkeypatch):
     store = Store(tmp_path / "results")
     run = only_run(load_tier(str(tier_path)))

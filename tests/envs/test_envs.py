@@ -66,6 +66,25 @@ def test_goals_may_be_of_unequal_worth():
         assert reward == pytest.approx(10.0 * (goal + 1) - 0.5**2)
 
 
+def test_a_moved_goal_is_elsewhere_from_the_next_episode_on():
+    env = MultiGoalEnv(start_noise=0)
+    env.reset(options={"start": (4.5, 0.0)})
+    env.move_goal(0, (3.5, 3.5))
+    assert env.step(np.zeros(2))[4]["goal"] == 0, "the episode under way knows the former goal"
+    env.reset(options={"start": (4.5, 0.0)})
+    assert env.step(np.zeros(2))[4]["goal"] == -1
+    env.reset(options={"start": (3.5, 3.0)})
+    assert env.step(np.zeros(2))[4]["goal"] == 0
+    for goal, position, message in (
+        (4, (0.0, 0.0), "goal must be one of 0 to 3, got 4"),
+        (-1, (0.0, 0.0), "goal must be"),
+        (0, (8.0, 0.0), "goals must be 4 positions"),
+        (0, (0.0,), "position must be"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            env.move_goal(goal, position)
+
+
 def test_a_closed_goal_is_as_if_it_were_not_there():
     env = MultiGoalEnv(closed=[0])
     env.reset(options={"start": (4.5, 0.0)})
