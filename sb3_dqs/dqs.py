@@ -300,11 +300,12 @@ class DQS(ExploringAlgorithm):
         # What changes between updates is in tensors, and nothing waits for the device: a CUDA graph can replay this
         next_observations = observations_to_go_on_from(batch)
         with th.no_grad():
-            next_actions = self.actor(next_observations)
+            actor_actions = self.actor(next_observations)
+            next_actions = self.policy.corrected(next_observations, actor_actions)
         figures = self._update_critic(batch, next_observations, next_actions)
         self.policy.update_average(self.policy_tau)
         if is_actor_update:
-            figures |= self._update_actor(batch, next_observations, next_actions)
+            figures |= self._update_actor(batch, next_observations, actor_actions)
         self.policy.update_target(self.tau)
         self.policy.temperature.copy_(self.thermostat.value)
         return figures

@@ -58,8 +58,7 @@ class BoundedPolicy(BasePolicy):
 
     def predict(self, *args: Any, **kwargs: Any) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
         """As in SB3. :raises ValueError: if an action is not finite"""
-        with th.inference_mode():
-            actions, state = super().predict(*args, **kwargs)
+        actions, state = super().predict(*args, **kwargs)
         return checked_actions(actions), state
 
     def unscale_action(self, scaled_action: np.ndarray) -> np.ndarray:

@@ -5,35 +5,42 @@ An actor that trails its critic, a coarse grid of noise levels, a biased regress
 They are local: no weight moves between modes that are farther apart than the noise.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch as th
 
 from sb3_dqs.checks import InputError, as_integer, check_positive
-from sb3_dqs.diffusion.estimators import QFunction
+from sb3_dqs.diffusion.estimators import QFunction, q_values_and_gradients
+
+# Of guided proposals, in standard deviations of the noise: their own, and how far uphill they are moved, per coordinate
+GUIDE_WIDTH = 0.5
+GUIDE_SHIFT = 1.5
 
 
 class CorrectorNoise(NamedTuple):
     """
     What one round draws.
 
-    :param noise: (1 + n_proposals, batch, action_dim), standard normal
-    :param uniforms: (batch,), uniform in [0, 1], for the choice
+    :param noise: (2 + n_proposals, batch, action_dim), standard normal
+    :param places: (batch,), uniform in [0, 1], for the place of the action among the candidates
+    :param choices: (batch,), uniform in [0, 1], for the choice
     """
 
     noise: th.Tensor
-    uniforms: th.Tensor
+    places: th.Tensor
+    choices: th.Tensor
 
     @classmethod
     def of(cls, normals: th.Tensor, action_dim: int) -> "CorrectorNoise":
         """
-        :param normals: (batch, (1 + n_proposals) * action_dim + 1), standard normal; where they are correlated over time, so
+        :param normals: (batch, (2 + n_proposals) * action_dim + 2), standard normal; where they are correlated over time, so
             are the actions
         :param action_dim: size of the action
         """
-        noise, choice = normals[:, :-1], normals[:, -1]
-        return cls(noise.unflatten(1, (-1, action_dim)).transpose(0, 1), th.special.ndtr(choice))
+        noise, places, choices = normals[:, :-2], normals[:, -2], normals[:, -1]
+        return cls(noise.unflatten(1, (-1, action_dim)).transpose(0, 1), th.special.ndtr(places), th.special.ndtr(choices))
 
 
 def reflect(points: th.Tensor) -> th.Tensor:
@@ -44,33 +51,74 @@ def reflect(points: th.Tensor) -> th.Tensor:
     return 1 - ((points + 1).remainder(4) - 2).abs()
 
 
+def reflected_normal_log_density(points: th.Tensor, centres: th.Tensor, sigma: float) -> th.Tensor:
+    """
+    Log-density of ``reflect(centre + sigma * noise)``, from the nearest images of the centre in the mirrors: for sigma up to 1
+    those left out are too far away to tell.
+
+    :param points: (..., action_dim), in [-1, 1]
+    :param centres: (..., action_dim), in [-1, 1]
+    :param sigma: standard deviation > 0, action units
+    :return: (...), without the constant of the normal law
+    """
+    images = th.stack([centres, 2 - centres, -2 - centres, centres + 4, centres - 4], dim=-1)
+    exponents = (points.unsqueeze(-1) - images).square_().mul_(-0.5 / sigma**2)
+    return th.logsumexp(exponents, dim=-1).sum(dim=-1) - points.shape[-1] * math.log(sigma)
+
+
 def particle_gibbs(
     q_fn: QFunction, actions: th.Tensor, sigma: float, temperature: float | th.Tensor, noise: CorrectorNoise
 ) -> th.Tensor:
     """
-    One round of particle Gibbs on the noise: x is the action with noise, the candidates are the action and proposals, x with
-    noise, and one of them is chosen with probability proportional to exp(Q / temperature).
+    One round of particle Gibbs on the noise: x is the action with noise, the candidates are the action and proposals that are
+    made from x, and one of them is chosen, by its weight.
 
-    The noise is normal and reflected at the walls, so that its density from a to x is that from x to a. On the joint law
-    exp(Q(a) / temperature) R(a, x) drawing x is a Gibbs step, and the choice one of iterated sampling importance resampling
-    whose proposals have just the density R(a, x): exp(Q / temperature) on the box is invariant, for any number of proposals
-    and any sigma.
-    Source: i-SIR, Andrieu, Lee and Vihola, arXiv:1312.6432; ours: the reflected noise.
+    The noise is normal and reflected at the walls, so that its density R(a, x) from a to x is that from x to a. On the joint
+    law exp(Q(a) / temperature) R(a, x) drawing x is a Gibbs step, and the choice one of iterated sampling importance
+    resampling: exp(Q / temperature) on the box is invariant, for any number of proposals, any law that they are drawn from
+    and any sigma. Half of the proposals are x with noise again; the others are drawn around a point uphill of x, along the
+    gradient of Q there. Weights are those of the mixture, and the action takes the place of a proposal of either kind with the
+    probability that it is one.
+    Source: i-SIR, Andrieu, Lee and Vihola, arXiv:1312.6432; balance heuristic, Veach and Guibas, 1995; ours: the reflected
+    noise, and the guide.
 
-    :param q_fn: maps actions (n, batch, action_dim) to Q values (n, batch)
+    :param q_fn: maps actions (n, batch, action_dim) to Q values (n, batch), differentiable
     :param actions: (batch, action_dim), in [-1, 1]
     :param sigma: standard deviation of the noise > 0, action units: how far an action may move
     :param temperature: > 0, in units of Q
     :param noise: independent of the actions
     :return: (batch, action_dim), in [-1, 1]
     """
+    n_candidates, action_dim = len(noise.noise) - 1, actions.shape[1]
+    n_guided = (n_candidates - 1) // 2
+    n_free = n_candidates - n_guided
     noisy_actions = reflect(th.add(actions, noise.noise[0], alpha=sigma))
-    proposals = reflect(th.add(noisy_actions, noise.noise[1:], alpha=sigma))
-    candidates = th.cat([actions.unsqueeze(0), proposals])
-    cumulative = th.softmax(q_fn(candidates) / temperature, dim=0).cumsum(dim=0)
+    candidates = reflect(th.add(noisy_actions, noise.noise[1 : 1 + n_free], alpha=sigma))
+    if n_guided == 0:
+        candidates = th.cat([actions.unsqueeze(0), candidates[1:]])
+        log_weights = q_fn(candidates) / temperature
+    else:
+        _, gradients = q_values_and_gradients(q_fn, noisy_actions.unsqueeze(0))
+        uphill = th.nn.functional.normalize(gradients.squeeze(0), dim=-1)
+        guide = (noisy_actions + GUIDE_SHIFT * sigma * math.sqrt(action_dim) * uphill).clamp(-1.0, 1.0)
+        guide_sigma = GUIDE_WIDTH * sigma
+        candidates = th.cat([candidates, reflect(th.add(guide, noise.noise[1 + n_free :], alpha=guide_sigma))])
+
+        def guided_log_odds(points: th.Tensor) -> th.Tensor:
+            # of a candidate, to have come from the guided law and not from the free one
+            log_ratio = reflected_normal_log_density(points, guide, guide_sigma)
+            log_ratio -= reflected_normal_log_density(points, noisy_actions, sigma)
+            return log_ratio + math.log(n_guided / n_free)
+
+        is_guided = noise.places < guided_log_odds(actions).sigmoid()
+        place = (is_guided * n_free)[None, :, None].expand(1, -1, action_dim)
+        candidates = candidates.scatter(0, place, actions.unsqueeze(0))
+        # R over the density of the mixture
+        log_weights = q_fn(candidates) / temperature - th.nn.functional.softplus(guided_log_odds(candidates))
+    cumulative = th.softmax(log_weights, dim=0).cumsum(dim=0)
     # the last candidate has what the others leave
-    chosen = (cumulative[:-1] <= noise.uniforms).sum(dim=0)
-    return candidates.gather(0, chosen[None, :, None].expand(1, -1, actions.shape[1])).squeeze(0)
+    chosen = (cumulative[:-1] <= noise.choices).sum(dim=0)
+    return candidates.gather(0, chosen[None, :, None].expand(1, -1, action_dim)).squeeze(0)
 
 
 class Corrector:
@@ -104,13 +152,13 @@ class Corrector:
         :param action_dim: size of the action
         :return: how many random numbers all rounds take for one action
         """
-        return len(self.sigmas) * ((1 + self.n_proposals) * action_dim + 1) if self else 0
+        return len(self.sigmas) * ((2 + self.n_proposals) * action_dim + 2) if self else 0
 
     def __call__(
         self, q_fn: QFunction, actions: th.Tensor, temperature: float | th.Tensor, noise: th.Tensor | None = None
     ) -> th.Tensor:
         """
-        :param q_fn: maps actions (n, batch, action_dim) to Q values (n, batch)
+        :param q_fn: maps actions (n, batch, action_dim) to Q values (n, batch), differentiable
         :param actions: (batch, action_dim), in [-1, 1]
         :param temperature: > 0, in units of Q
         :param noise: (batch, noise_dim), standard normal; drawn by default

@@ -136,7 +136,7 @@ def box_posterior_mean(
         with th.no_grad():
             q_values = q_fn(proposals)
     else:
-        q_values, q_gradients = _q_values_and_gradients(q_fn, proposals)
+        q_values, q_gradients = q_values_and_gradients(q_fn, proposals)
     # weights sum to 1 per noisy action, so adding a constant to Q changes nothing
     weights = th.softmax(q_values / temperature + log_corrections, dim=0)
     effective_sample_size = _effective_sample_size(weights)
@@ -191,7 +191,7 @@ def smoothed_score(
     :param noise: (n_samples, batch, action_dim), standard normal
     :return: score, per action unit, and effective sample size
     """
-    q_values, q_gradients = _q_values_and_gradients(q_fn, noisy_actions + sigma * noise)
+    q_values, q_gradients = q_values_and_gradients(q_fn, noisy_actions + sigma * noise)
     weights = th.softmax(q_values / temperature, dim=0)
     score = _weighted_mean(weights, q_gradients / temperature)
     return ScoreEstimate(score, _effective_sample_size(weights))
@@ -239,8 +239,12 @@ def _replaced(proposals: th.Tensor, law: TruncatedNormal, actions: th.Tensor, is
     return proposals.index_copy(0, first, th.where(is_replaced[:, None], pair, proposals[first]))
 
 
-def _q_values_and_gradients(q_fn: QFunction, actions: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
-    """Q (n, batch) and its gradient in the action (n, batch, action_dim), both detached."""
+def q_values_and_gradients(q_fn: QFunction, actions: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+    """
+    :param q_fn: maps actions (n, batch, action_dim) to Q values (n, batch), differentiable
+    :param actions: (n, batch, action_dim)
+    :return: Q (n, batch) and its gradient in the action (n, batch, action_dim), both detached
+    """
     samples_at_once = max(1, MAX_CRITIC_ROWS // actions.shape[1])
     chunks = [_q_values_and_gradients_of_chunk(q_fn, chunk) for chunk in actions.detach().split(samples_at_once)]
     q_values, q_gradients = zip(*chunks, strict=True)

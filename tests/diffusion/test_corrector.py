@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 import torch as th
 
-from sb3_dqs.diffusion.corrector import Corrector, CorrectorNoise, particle_gibbs, reflect
+from sb3_dqs.diffusion.corrector import (
+    Corrector,
+    CorrectorNoise,
+    particle_gibbs,
+    reflect,
+    reflected_normal_log_density,
+)
 from tests import truth
 
 N_SAMPLES = 50_000
@@ -32,7 +38,7 @@ def total_variation(actions, log_density):
 
 
 @pytest.mark.parametrize("log_density", [truth.two_peaks, truth.linear, truth.corner])
-@pytest.mark.parametrize(("sigma", "n_proposals", "action_dim"), [(0.3, 1, 1), (1.0, 8, 1), (0.2, 3, 2)])
+@pytest.mark.parametrize(("sigma", "n_proposals", "action_dim"), [(0.3, 1, 1), (0.3, 4, 1), (1.0, 8, 1), (0.2, 3, 2)])
 def test_a_round_leaves_the_law_as_it_is(log_density, sigma, n_proposals, action_dim):
     th.manual_seed(0)
     actions = truth.sample(log_density, N_SAMPLES, action_dim, np.random.default_rng(0))
@@ -67,27 +73,67 @@ def test_reflection(point, image):
     assert reflect(th.tensor(point, dtype=th.float64)).item() == pytest.approx(image)
 
 
-def test_at_a_low_temperature_the_best_candidate_is_taken():
-    actions = th.tensor([[0.3, -0.2], [0.9, 0.9]])
-    noise = CorrectorNoise(th.randn(6, 2, 2, generator=th.Generator().manual_seed(0)), th.full((2,), 0.5))
+@pytest.mark.parametrize("sigma", [0.05, 0.3, 1.0])
+@pytest.mark.parametrize("centre", [-1.0, 0.3, 0.98])
+def test_density_of_reflected_noise_is_that_of_its_draws(centre, sigma):
+    points = th.linspace(-1, 1, 4_001, dtype=th.float64)[:, None]
+    density = reflected_normal_log_density(points, th.tensor([centre], dtype=th.float64), sigma).exp() / (2 * np.pi) ** 0.5
+    assert th.trapezoid(density, points[:, 0]).item() == pytest.approx(1, abs=1e-3)
+    draws = reflect(centre + sigma * th.randn(N_SAMPLES, generator=th.Generator().manual_seed(0)))
+    cdf = th.cumulative_trapezoid(density, points[:, 0])
+    for quantile in (0.1, 0.5, 0.9):
+        at = points[1:][(cdf - quantile).abs().argmin()]
+        assert (draws < at).double().mean().item() == pytest.approx(quantile, abs=0.01)
+
+
+def test_density_is_that_of_all_coordinates_whatever_the_number_of_points():
+    centres, points = 2 * th.rand(4, 3) - 1, 2 * th.rand(5, 4, 3) - 1
+    together = reflected_normal_log_density(points, centres, 0.3)
+    one_by_one = sum(reflected_normal_log_density(points[..., [i]], centres[:, [i]], 0.3) for i in range(3))
+    assert th.allclose(together, one_by_one, atol=1e-4)
+    assert th.allclose(together[2], reflected_normal_log_density(points[2], centres, 0.3))
+
+
+def test_guided_proposals_lie_uphill():
+    """On a slope along one coordinate, half of the proposals are moved that way, and no other way."""
     seen = []
 
     def q_fn(candidates):
-        seen.append(candidates)
+        seen.append(candidates.detach())
+        return 2.0 * candidates[..., 1]
+
+    Corrector(8, [0.1])(q_fn, th.zeros(2_000, 3), 1.0, None)
+    noisy, candidates = seen
+    moves = (candidates - noisy).mean(dim=1)
+    assert candidates.shape == (9, 2_000, 3)
+    # by 1.5 standard deviations of the noise per coordinate, but where the action took the place of one
+    assert moves[6:, 1] == pytest.approx(0.15 * 3**0.5, abs=0.01)
+    assert moves[:5, 1] == pytest.approx(0.0, abs=0.02)
+    assert moves[:, [0, 2]].flatten() == pytest.approx(0.0, abs=0.02)
+
+
+def test_at_a_low_temperature_the_best_candidate_is_taken():
+    actions = th.tensor([[0.3, -0.2], [0.9, 0.9]])
+    noise = CorrectorNoise(th.randn(7, 2, 2, generator=th.Generator().manual_seed(0)), *th.full((2, 2), 0.5))
+    seen = []
+
+    def q_fn(candidates):
+        seen.append(candidates.detach())
         return -candidates.square().sum(dim=-1)
 
     found = particle_gibbs(q_fn, actions, 0.4, 1e-6, noise)
-    (candidates,) = seen
-    assert candidates.shape == (6, 2, 2)
-    assert th.equal(candidates[0], actions)
+    noisy, candidates = seen
+    assert (noisy.shape, candidates.shape) == ((1, 2, 2), (6, 2, 2))
+    for row in range(2):
+        assert (candidates[:, row] == actions[row]).all(dim=-1).sum() == 1, "the action itself is one of them"
     norms = candidates.square().sum(dim=-1)
     assert th.equal(found.square().sum(dim=-1), norms.amin(dim=0))
 
 
-@pytest.mark.parametrize(("draw", "expected"), [(0.0, 0), (0.3, 1), (1 - 2**-24, 3)])
+@pytest.mark.parametrize(("draw", "expected"), [(0.0, 0), (0.6, 1), (1 - 2**-24, 1)])
 def test_a_draw_chooses_by_the_cumulative_probability(draw, expected):
-    # four equal candidates
-    noise = CorrectorNoise(th.randn(4, 3, 2), th.full((3,), draw))
+    # two equal candidates, of the same law
+    noise = CorrectorNoise(th.randn(3, 3, 2), th.zeros(3), th.full((3,), draw))
     seen = []
 
     def q_fn(candidates):
