@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch as th
 
-from sb3_dqs.checks import InputError, as_integer, check_positive
+from sb3_dqs.checks import InputError, as_integer, check_positive, is_finite_number
 from sb3_dqs.diffusion.estimators import QFunction, q_values_and_gradients
 
 # Of guided proposals, in standard deviations of the noise: their own, and how far uphill they are moved, per coordinate
@@ -67,7 +67,12 @@ def reflected_normal_log_density(points: th.Tensor, centres: th.Tensor, sigma: f
 
 
 def particle_gibbs(
-    q_fn: QFunction, actions: th.Tensor, sigma: float, temperature: float | th.Tensor, noise: CorrectorNoise
+    q_fn: QFunction,
+    actions: th.Tensor,
+    sigma: float,
+    temperature: float | th.Tensor,
+    noise: CorrectorNoise,
+    n_guided: int = 0,
 ) -> th.Tensor:
     """
     One round of particle Gibbs on the noise: x is the action with noise, the candidates are the action and proposals that are
@@ -76,22 +81,21 @@ def particle_gibbs(
     The noise is normal and reflected at the walls, so that its density R(a, x) from a to x is that from x to a. On the joint
     law exp(Q(a) / temperature) R(a, x) drawing x is a Gibbs step, and the choice one of iterated sampling importance
     resampling: exp(Q / temperature) on the box is invariant, for any number of proposals, any law that they are drawn from
-    and any sigma. Half of the proposals are x with noise again; the others are drawn around a point uphill of x, along the
-    gradient of Q there. Weights are those of the mixture, and the action takes the place of a proposal of either kind with the
+    and any sigma. Free proposals are x with noise again; guided ones are drawn around a point uphill of x, along the gradient
+    of Q there. Weights are those of the mixture, and the action takes the place of a proposal of either kind with the
     probability that it is one.
     Source: i-SIR, Andrieu, Lee and Vihola, arXiv:1312.6432; balance heuristic, Veach and Guibas, 1995; ours: the reflected
     noise, and the guide.
 
-    :param q_fn: maps actions (n, batch, action_dim) to Q values (n, batch), differentiable
+    :param q_fn: maps actions (n, batch, action_dim) to Q values (n, batch); differentiable where proposals are guided
     :param actions: (batch, action_dim), in [-1, 1]
     :param sigma: standard deviation of the noise > 0, action units: how far an action may move
     :param temperature: > 0, in units of Q
     :param noise: independent of the actions
+    :param n_guided: guided ones among the proposals
     :return: (batch, action_dim), in [-1, 1]
     """
-    n_candidates, action_dim = len(noise.noise) - 1, actions.shape[1]
-    n_guided = (n_candidates - 1) // 2
-    n_free = n_candidates - n_guided
+    n_free, action_dim = len(noise.noise) - 1 - n_guided, actions.shape[1]
     noisy_actions = reflect(th.add(actions, noise.noise[0], alpha=sigma))
     candidates = reflect(th.add(noisy_actions, noise.noise[1 : 1 + n_free], alpha=sigma))
     if n_guided == 0:
@@ -128,10 +132,12 @@ class Corrector:
     :param n_corrector_proposals: per action and round; 0 leaves actions as they are
     :param sigmas: noise levels in the order of the rounds, action units (the box has half-width 1): large ones first, so that
         small ones settle what they left
+    :param guided_share: of the proposals, in [0, 1]: those drawn uphill, for which the gradient of Q is asked once per round.
+        They pay where Q is steep in many dimensions.
     :raises ValueError: if an argument is out of range
     """
 
-    def __init__(self, n_corrector_proposals: int, sigmas: Sequence[float] = (0.3,)):
+    def __init__(self, n_corrector_proposals: int, sigmas: Sequence[float] = (0.3,), guided_share: float = 0.0):
         self.n_proposals = as_integer(
             "n_corrector_proposals", n_corrector_proposals, 0, "0 leaves the samples of the actor as they are"
         )
@@ -143,6 +149,9 @@ class Corrector:
         for sigma in sigmas:
             check_positive("each of the corrector's sigmas", sigma, "the action box has half-width 1")
         self.sigmas = tuple(float(sigma) for sigma in sigmas)
+        if not is_finite_number(guided_share) or not 0 <= guided_share <= 1:
+            raise InputError(f"guided_share must be in [0, 1], got {guided_share!r}; 0 needs no gradient of Q")
+        self.n_guided = round(guided_share * self.n_proposals)
 
     def __bool__(self) -> bool:
         return self.n_proposals > 0
@@ -158,7 +167,7 @@ class Corrector:
         self, q_fn: QFunction, actions: th.Tensor, temperature: float | th.Tensor, noise: th.Tensor | None = None
     ) -> th.Tensor:
         """
-        :param q_fn: maps actions (n, batch, action_dim) to Q values (n, batch), differentiable
+        :param q_fn: maps actions (n, batch, action_dim) to Q values (n, batch); differentiable where proposals are guided
         :param actions: (batch, action_dim), in [-1, 1]
         :param temperature: > 0, in units of Q
         :param noise: (batch, noise_dim), standard normal; drawn by default
@@ -170,5 +179,5 @@ class Corrector:
         if noise is None:
             noise = th.randn((len(actions), self.noise_dim(action_dim)), dtype=actions.dtype, device=actions.device)
         for sigma, of_round in zip(self.sigmas, noise.chunk(len(self.sigmas), dim=1), strict=True):
-            actions = particle_gibbs(q_fn, actions, sigma, temperature, CorrectorNoise.of(of_round, action_dim))
+            actions = particle_gibbs(q_fn, actions, sigma, temperature, CorrectorNoise.of(of_round, action_dim), self.n_guided)
         return actions

@@ -38,12 +38,13 @@ def total_variation(actions, log_density):
 
 
 @pytest.mark.parametrize("log_density", [truth.two_peaks, truth.linear, truth.corner])
+@pytest.mark.parametrize("guided_share", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize(("sigma", "n_proposals", "action_dim"), [(0.3, 1, 1), (0.3, 4, 1), (1.0, 8, 1), (0.2, 3, 2)])
-def test_a_round_leaves_the_law_as_it_is(log_density, sigma, n_proposals, action_dim):
+def test_a_round_leaves_the_law_as_it_is(log_density, sigma, n_proposals, action_dim, guided_share):
     th.manual_seed(0)
     actions = truth.sample(log_density, N_SAMPLES, action_dim, np.random.default_rng(0))
     q_fn = truth.product_q_fn(log_density, TEMPERATURE)
-    moved = Corrector(n_proposals, [sigma])(q_fn, actions, TEMPERATURE)
+    moved = Corrector(n_proposals, [sigma], guided_share)(q_fn, actions, TEMPERATURE)
     assert (moved.abs() <= 1).all()
     assert (moved != actions).any(dim=1).double().mean() > 0.1
     assert total_variation(moved, log_density) < SAMPLING_FLOOR
@@ -102,7 +103,7 @@ def test_guided_proposals_lie_uphill():
         seen.append(candidates.detach())
         return 2.0 * candidates[..., 1]
 
-    Corrector(8, [0.1])(q_fn, th.zeros(2_000, 3), 1.0, None)
+    Corrector(8, [0.1], guided_share=0.5)(q_fn, th.zeros(2_000, 3), 1.0)
     noisy, candidates = seen
     moves = (candidates - noisy).mean(dim=1)
     assert candidates.shape == (9, 2_000, 3)
@@ -121,7 +122,7 @@ def test_at_a_low_temperature_the_best_candidate_is_taken():
         seen.append(candidates.detach())
         return -candidates.square().sum(dim=-1)
 
-    found = particle_gibbs(q_fn, actions, 0.4, 1e-6, noise)
+    found = particle_gibbs(q_fn, actions, 0.4, 1e-6, noise, n_guided=2)
     noisy, candidates = seen
     assert (noisy.shape, candidates.shape) == ((1, 2, 2), (6, 2, 2))
     for row in range(2):
