@@ -21,6 +21,15 @@ from sb3_dqs import settings
 LONGER_WHEN_COOL = 32
 
 
+def correlation_time_at(cooled_share: float, initial: float) -> float:
+    """
+    :param cooled_share: how far the policy has cooled, in [0, 1]
+    :param initial: correlation time of the hot policy, steps
+    :return: steps over which the noise of exploration persists
+    """
+    return initial * (1 + (LONGER_WHEN_COOL - 1) * cooled_share)
+
+
 class CorrelatedNoise:
     """
     Standard normal noise that persists over the steps of an episode, an Ornstein-Uhlenbeck process.
@@ -94,8 +103,7 @@ class ExploringAlgorithm(OffPolicyAlgorithm):
             return super()._sample_action(learning_starts, action_noise, n_envs)
         if self.exploration_noise is None:
             self.exploration_noise = CorrelatedNoise(n_envs, self.policy.noise_dim, self.device)
-        longer = 1 + (LONGER_WHEN_COOL - 1) * self.cooled_share
-        noise = self.exploration_noise.step(longer * self.exploration_correlation_time)
+        noise = self.exploration_noise.step(correlation_time_at(self.cooled_share, self.exploration_correlation_time))
         scaled_actions = self.policy.sample_from(self._last_obs, noise)
         if action_noise is not None:
             scaled_actions = np.clip(scaled_actions + action_noise(), -1, 1)

@@ -8,7 +8,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_dqs import DQS, DiffusionPolicy, PaperDQS
 from sb3_dqs.diffusion.corrector import Corrector
-from sb3_dqs.exploration import CorrelatedNoise
+from sb3_dqs.exploration import CorrelatedNoise, correlation_time_at
 from tests.conftest import SMALL, SMALL_PAPER
 
 # no update in this time: the law of the policy does not change
@@ -107,6 +107,10 @@ def test_actions_are_correlated_within_an_episode_and_not_across_its_end(shape):
     # 20 environments, whose standard error is 0.02, and 500 pairs in one, 0.03
     assert within == pytest.approx(LAG_ONE, abs=0.1)
     assert across == pytest.approx(0.0, abs=0.12)
+
+
+def test_correlation_time_grows_from_the_setting_to_32_times_as_much():
+    assert [correlation_time_at(share, 16.0) for share in (0.0, 0.5, 1.0)] == [16.0, 264.0, 512.0]
 
 
 def test_noise_persists_longer_as_the_policy_cools():

@@ -24,6 +24,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_dqs import DQS, PaperDQS
 from sb3_dqs.checks import InputError, SpaceError
+from sb3_dqs.exploration import correlation_time_at
 from sb3_dqs.gpu.buffers import DeviceReplayBuffer
 from tests.conftest import SMALL, SMALL_PAPER, RandomEnv
 
@@ -70,7 +71,7 @@ def correlation_time_of(model):
     """That of the noise of exploration, while the policy is hot."""
     model.learn(22)
     steps = calls_of(model.exploration_noise, "step", lambda: model.learn(1, reset_num_timesteps=False))
-    return steps[0][0] / (1 + 31 * model.cooled_share)
+    return steps[0][0] / correlation_time_at(model.cooled_share, 1.0)
 
 
 def average_share(model):
@@ -384,6 +385,7 @@ NO_EFFECT = {"temperature": 0.1, "target_entropy": -1.0}
         ({"component_kwargs": {"diffusion": {"n_score_samples": 8}}}, "'n_score_samples', a setting of DQS"),
         ({"component_kwargs": {"diffusion": {"squash": "tanh"}}}, "BoxDiffusion has no argument 'squash'"),
         ({"component_kwargs": {"corrector": {"sigmas": [0.3, 0]}}}, "corrector's sigmas must be a finite number > 0, got 0"),
+        ({"component_kwargs": {"corrector": {"guided_share": 1.5}}}, "guided_share must be in .0, 1., got 1.5"),
         ({"component_kwargs": {"corrector": {"sigmas": 0.3}}}, "sigmas of the corrector must be a list.* got 0.3"),
         (
             {"component_kwargs": {"corrector": {"sigmas": []}}},
