@@ -11,7 +11,7 @@ PIP_INSTALL := pip install --quiet --disable-pip-version-check
 LOWEST_TORCH ?= 2.8.0
 LOWEST := .venv-lowest
 
-.PHONY: train agents test test-integration test-lowest dist benchmark-smoke lint format check-format type check-codestyle commit-checks docs citation clean
+.PHONY: train agents pictures test test-integration test-lowest dist benchmark-smoke lint format check-format type check-codestyle commit-checks docs citation clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -25,6 +25,10 @@ train: $(STAMP)
 # Agents of four tasks with their cards, into agents/: some hours on one core
 agents: $(STAMP)
 	$(BIN)/python examples/agents.py
+
+# Those of README and documentation, and a film, of an agent that is trained for them: some minutes
+pictures: $(STAMP)
+	$(BIN)/python examples/pictures.py --output docs/pictures
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --cov --cov-report=term --cov-fail-under=95

@@ -1,7 +1,7 @@
 """What does the policy look like? Pictures of the critic with its Boltzmann law, of sampling, of roll-outs and of training."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch as th
@@ -14,6 +14,8 @@ from sb3_dqs.inspection.evaluation import N_BINS, q_values_at, repeated, sample_
 from sb3_dqs.inspection.metrics import ROUNDING, boltzmann_masses, total_variation, total_variation_of_exact_draws
 
 if TYPE_CHECKING:
+    from matplotlib.animation import FuncAnimation
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 # Drawn by default, and shown at most: more dots hide each other
@@ -150,12 +152,56 @@ def plot_roll_outs(arena: Arena, traces: Sequence[np.ndarray], title: str = "Rol
     :return: the figure
     :raises ValueError: if a trace has no position, or one that is not finite
     """
+    _check_traces(traces)
+    figure, axes = _arena_figure(arena, f"{title}: {len(traces)} episodes", units)
+    for trace in traces:
+        axes.plot(trace[:, 0], trace[:, 1], color=LAW_COLOUR, linewidth=0.8, alpha=0.5)
+        axes.plot(*trace[0, :2], ".", color="black", markersize=5)
+        axes.plot(*trace[-1, :2], ".", color=POLICY_COLOUR, markersize=5)
+    return figure
+
+
+def animate_roll_outs(
+    arena: Arena, traces: Sequence[np.ndarray], title: str = "Roll-outs", units: str = "", n_last_frames: int = 5
+) -> "FuncAnimation":
+    """
+    The same as a film: all episodes at once, a frame per step, with the way that each has come.
+
+    :param arena: of the environment: ``env.unwrapped.arena``
+    :param traces: one per episode, (length, >= 2): the position is in the first two columns
+    :param title: of the film
+    :param units: of position
+    :param n_last_frames: for which the last positions stay
+    :return: the animation; ``animation.save("roll_outs.gif", writer="pillow", fps=8)`` writes it
+    :raises ValueError: if a trace has no position, or one that is not finite
+    """
+    from matplotlib.animation import FuncAnimation
+
+    _check_traces(traces)
+    figure, axes = _arena_figure(arena, f"{title}: {len(traces)} episodes", units)
+    ways = [axes.plot([], [], color=LAW_COLOUR, linewidth=0.8, alpha=0.5)[0] for _ in traces]
+    (points,) = axes.plot([], [], ".", color=POLICY_COLOUR, markersize=8, linestyle="none")
+
+    def draw(step: int) -> list[Any]:
+        for way, trace in zip(ways, traces, strict=True):
+            way.set_data(*trace[: step + 1, :2].T)
+        points.set_data(*np.array([trace[min(step, len(trace) - 1), :2] for trace in traces]).T)
+        return [*ways, points]
+
+    return FuncAnimation(figure, draw, frames=max(map(len, traces)) + n_last_frames, blit=True)
+
+
+def _check_traces(traces: Sequence[np.ndarray]) -> None:
     for number, trace in enumerate(traces):
         if np.ndim(trace) != 2 or len(trace) == 0 or np.shape(trace)[1] < 2 or not np.isfinite(trace).all():
             raise InputError(
                 f"traces[{number}] must hold at least one finite position, (length, >= 2), got shape {np.shape(trace)}; the "
                 "observations of an episode of roll_out() have it where the position comes first"
             )
+
+
+def _arena_figure(arena: Arena, title: str, units: str) -> "tuple[Figure, Axes]":
+    """Walls and goals of an arena."""
     from matplotlib.patches import Circle, Rectangle
 
     figure = _figure(1, 1, (6.0, 6.0))
@@ -164,15 +210,11 @@ def plot_roll_outs(arena: Arena, traces: Sequence[np.ndarray], title: str = "Rol
         axes.add_patch(Rectangle(tuple(wall - 0.5), 1, 1, color="0.6", linewidth=0))
     for goal in arena.goals:
         axes.add_patch(Circle(tuple(goal), arena.goal_radius, color="tab:green", alpha=0.35, linewidth=0))
-    for trace in traces:
-        axes.plot(trace[:, 0], trace[:, 1], color=LAW_COLOUR, linewidth=0.8, alpha=0.5)
-        axes.plot(*trace[0, :2], ".", color="black", markersize=5)
-        axes.plot(*trace[-1, :2], ".", color=POLICY_COLOUR, markersize=5)
     label = f" ({units})" if units else ""
     limits = (-arena.half_width, arena.half_width)
     axes.set(xlim=limits, ylim=limits, aspect="equal", xlabel=f"x{label}", ylabel=f"y{label}")
-    axes.set_title(f"{title}: {len(traces)} episodes")
-    return figure
+    axes.set_title(title)
+    return figure, axes
 
 
 def plot_training_course(course: Mapping[str, Sequence[float]]) -> "Figure":

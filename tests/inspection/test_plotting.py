@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
+from PIL import Image
 
 from sb3_dqs import DQS, DiffusionPolicy, PaperDQS
 from sb3_dqs.envs import BanditEnv, MultiGoalEnv
 from sb3_dqs.inspection.plotting import (
+    animate_roll_outs,
     denoising_paths,
     plot_critic,
     plot_denoising_paths,
@@ -137,6 +139,20 @@ def test_roll_outs_start_and_end_where_they_did():
     assert axes.get_title() == "Test: 1 episodes"
 
 
+def test_a_film_shows_each_step_of_all_episodes_and_stays_at_their_ends(tmp_path):
+    traces = [np.array([[0.0, 0.0], [1.0, 0.5], [4.5, 0.0]]), np.array([[0.5, 0.0], [0.5, -4.5]])]
+    animation = animate_roll_outs(MultiGoalEnv().arena, traces, n_last_frames=2)
+    animation.save(tmp_path / "film.gif", writer="pillow", fps=8)
+    with Image.open(tmp_path / "film.gif") as film:
+        # three steps; the frames that stay are kept as one that lasts, at an eighth of a second each
+        durations = [film.seek(frame) or film.info["duration"] for frame in range(film.n_frames)]
+    assert sum(durations) == pytest.approx(5 * 125, abs=25)
+    *ways, points = animation._func(1)
+    assert [way.get_xdata().tolist() for way in ways] == [[0.0, 1.0], [0.5, 0.5]]
+    *_, points = animation._func(4)
+    assert np.transpose(points.get_data()).tolist() == [[4.5, 0.0], [0.5, -4.5]]
+
+
 def test_training_course_shows_what_was_logged():
     course = {"steps": [1, 2, 3], "train/temperature": [2.0, 4.0, 3.0], "train/effective_sample_size": [np.nan, 5.0, 7.0]}
     temperature, entropy, sample_size = plot_training_course(course).axes
@@ -170,6 +186,7 @@ NAN = np.array([np.nan], np.float32)
         (lambda model: denoising_paths(model, np.zeros(1, np.float32), 0), "n_paths must be an integer >= 1"),
         (lambda model: plot_roll_outs(MultiGoalEnv().arena, [np.zeros((3, 1))]), r"traces\[0\] .* got shape \(3, 1\)"),
         (lambda model: plot_roll_outs(MultiGoalEnv().arena, [np.zeros((3, 2)), np.full((1, 2), np.inf)]), r"traces\[1\]"),
+        (lambda model: animate_roll_outs(MultiGoalEnv().arena, [np.zeros((0, 2))]), r"traces\[0\] .* got shape \(0, 2\)"),
         (lambda model: plot_training_course({}), "course must hold 'steps'"),
         (lambda model: plot_training_course({"steps": [1], "train/entropy": []}), "'train/entropy'.* must have 1 values"),
     ],
