@@ -1,5 +1,5 @@
 """
-How long should the start noise stay correlated? The share of simulated mountain cars that meet the goal meanwhile.
+How long should the start noise stay correlated? The share of simulated mountain cars that meet the goal while it fades.
 
     python -m benchmarks.mountain_car
 
@@ -18,7 +18,7 @@ import torch as th
 from benchmarks.plan import default_of
 from sb3_dqs import DQS
 from sb3_dqs.diffusion.proposals import TruncatedNormal
-from sb3_dqs.exploration import CorrelatedNoise, correlation_time_at
+from sb3_dqs.exploration import CorrelatedNoise
 from sb3_dqs.temperature import AutomaticTemperature, cooled_share
 
 CORRELATION_TIME: float = default_of(DQS, "exploration_correlation_time")
@@ -30,7 +30,6 @@ STEPS_IN_RUN = 50_000
 N_CARS = 2_000
 EPISODE_STEPS = 999
 N_EPISODES = 6
-WHITE = 1e-3
 CORRELATION_TIMES = (2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
 ACTIONS = th.linspace(-1, 1, 1_001, dtype=th.float64)
 
@@ -68,23 +67,26 @@ class MountainCars:
         return (self.position >= 0.45) & (self.velocity >= 0)
 
 
-def shares_at_goal(correlation_time: Callable[[float], float], cooling_updates: int = COOLING_UPDATES) -> list[float]:
+def shares_at_goal(
+    correlation_time: float, persistent_share: Callable[[float], float], cooling_updates: int = COOLING_UPDATES
+) -> list[float]:
     """
     After each episode, the share of cars that met the goal in it or in one before.
 
-    :param correlation_time: of the noise, steps, given the share of the cooling that is done
+    :param correlation_time: of the persistent part of the noise, steps
+    :param persistent_share: of the noise, given the share of the cooling that is done
     :param cooling_updates: number of updates that the cooling takes
     """
     has_met = th.zeros(N_CARS, dtype=th.bool)
     thermostat = AutomaticTemperature(1, "auto")
     shares = []
     for episode in range(N_EPISODES):
-        cars, noise = MountainCars(N_CARS), CorrelatedNoise(N_CARS, 1)
+        cars, noise = MountainCars(N_CARS), CorrelatedNoise(N_CARS, 1, correlation_time=correlation_time)
         for step in range(episode * EPISODE_STEPS, (episode + 1) * EPISODE_STEPS):
             cooled = cooled_share(step, cooling_updates, step, STEPS_IN_RUN)
             thermostat.start_update(cooled)
             sigma = th.full((N_CARS, 1), sigma_of_entropy(round(thermostat.target.item(), 3)))
-            uniforms = th.special.ndtr(noise.step(correlation_time(cooled)))
+            uniforms = th.special.ndtr(noise.step(persistent_share(cooled)))
             cars.step(TruncatedNormal(th.zeros(N_CARS, 1), sigma).sample(uniforms[None])[0, :, 0])
             has_met |= cars.at_goal
         shares.append(float(has_met.float().mean()))
@@ -99,16 +101,13 @@ def main() -> None:
         th.manual_seed(0)
         print(f"| {name} |" + "".join(f" {share:.2f} |" for share in shares_at_goal(*settings)), flush=True)
 
-    def growing(initial: float) -> Callable[[float], float]:
-        return lambda cooled: correlation_time_at(cooled, initial)
-
-    report("white", lambda cooled: WHITE)
+    report("white", CORRELATION_TIME, lambda cooled: 0.0)
     for time in CORRELATION_TIMES:
-        report(f"correlation time {time:g}, growing", growing(time))
+        report(f"correlation time {time:g}, fading", time, lambda cooled: 1.0 - cooled)
     for cooling_updates in (10_000, 20_000):
-        report(f"the default, cooling over {cooling_updates}", growing(CORRELATION_TIME), cooling_updates)
+        report(f"the default, cooling over {cooling_updates}", CORRELATION_TIME, lambda cooled: 1.0 - cooled, cooling_updates)
     for time in CORRELATION_TIMES:
-        report(f"correlation time {time:g}, constant", lambda cooled, time=time: time)
+        report(f"correlation time {time:g}, not fading", time, lambda cooled: 1.0)
 
 
 if __name__ == "__main__":

@@ -81,8 +81,8 @@ class DQS(ExploringAlgorithm):
         learns the average of the laws, which is wide; that of the average is followed. 1 is the critic itself.
     :param cooling_updates: with ``temperature="auto"``, the entropy target falls linearly from that of a nearly uniform
         policy to ``target_entropy`` over this many updates of the critic, or over the first half of the run if that is
-        shorter, so that no good action is given up before it was tried (0 to start with the final target). The noise of
-        exploration persists longer meanwhile, also where the temperature is not automatic. With n environments and
+        shorter, so that no good action is given up before it was tried (0 to start with the final target). Correlated
+        exploration fades meanwhile, also where the temperature is not automatic. With n environments and
         ``gradient_steps=-1`` each takes one step per n updates: where goals are hard to find, multiply by n.
     :param n_score_samples: actions per regression point of the actor at which the critic is asked, even
     :param n_diffusion_steps: network passes per sampled action
@@ -92,9 +92,9 @@ class DQS(ExploringAlgorithm):
     :param n_action_candidates: the deterministic action is the best by Q of this many candidates
     :param n_corrector_proposals: proposals around each sampled action that the critic is asked for, so that it follows
         exp(Q / temperature) more closely than the actor alone lets it; 0 for none
-    :param exploration_correlation_time: steps over which the noise of the actions that ``learn()`` takes persists within an
-        episode, see :class:`~sb3_dqs.exploration.CorrelatedNoise`: at first, and 32 times as long when the cooling is over; 0
-        for independent actions, such as ``predict()`` always takes
+    :param exploration_correlation_time: steps over which the actions that ``learn()`` takes stay correlated within an episode,
+        see :class:`~sb3_dqs.exploration.CorrelatedNoise`, until the cooling is over; 0 for independent actions, such as
+        ``predict()`` always takes
     :param component_kwargs: rarely changed arguments of the parts: ``{"diffusion": {...}, "corrector": {...},
         "temperature": {...}}`` of :class:`~sb3_dqs.diffusion.box.BoxDiffusion`,
         :class:`~sb3_dqs.diffusion.corrector.Corrector`, and :class:`~sb3_dqs.temperature.AutomaticTemperature` or

@@ -1,4 +1,4 @@
-"""How does the policy explore? By noise that persists over the steps of an episode, the longer the more it has learned."""
+"""How does the policy explore? By noise that is correlated over the steps of an episode, and fades into white noise."""
 
 import functools
 import inspect
@@ -17,49 +17,40 @@ from torch import nn
 
 from sb3_dqs import settings
 
-# How many times longer the noise persists when the policy has cooled
-LONGER_WHEN_COOL = 32
-
-
-def correlation_time_at(cooled_share: float, initial: float) -> float:
-    """
-    :param cooled_share: how far the policy has cooled, in [0, 1]
-    :param initial: correlation time of the hot policy, steps
-    :return: steps over which the noise of exploration persists
-    """
-    return initial * (1 + (LONGER_WHEN_COOL - 1) * cooled_share)
-
 
 class CorrelatedNoise:
     """
-    Standard normal noise that persists over the steps of an episode, an Ornstein-Uhlenbeck process.
+    Standard normal noise with a persistent part, an Ornstein-Uhlenbeck process over the steps of an episode, and a white one.
 
-    As the noise that sampled actions are made from it lets them persist: actions at a first state have the law of the policy,
-    but an episode as a whole is one coherent behaviour. With independent draws what the policy does at random averages out:
-    episodes are all alike, and none tries anything else for long enough to tell. TD targets and ``predict()`` draw their
-    own, independent noise.
-    Source of exploration by an Ornstein-Uhlenbeck process: DDPG, arXiv:1509.02971; our deviation: actions are sampled from it
-    instead of adding it to them. Other colours of noise as action noise, and the case for pink:
-    https://openreview.net/forum?id=hQ9V5QN27eS
+    As the noise that sampled actions are made from it lets them persist, so that a policy that is still nearly uniform gets to
+    states that independent draws average out. Over many episodes the actions at a first state have the law of the policy. At a
+    later state they need not: how the episode came there tells something about the persistent part, so that there the policy's
+    other actions are tried less often. Therefore the share of the persistent part is to fall as the policy learns. TD targets
+    and ``predict()`` draw their own, independent noise.
+    Source of exploration by an Ornstein-Uhlenbeck process: DDPG, arXiv:1509.02971; our deviations: actions are
+    sampled from it instead of adding it to them, and it fades. Other colours of noise as action noise, and the case for
+    pink: https://openreview.net/forum?id=hQ9V5QN27eS
 
     :param n_envs: number of environments; their noises are independent
     :param noise_dim: random numbers per action; they are independent
+    :param correlation_time: of the persistent part, > 0, steps
     :param device: where the noise is needed
     """
 
-    def __init__(self, n_envs: int, noise_dim: int, device: th.device | str = "cpu"):
-        self.value = th.randn((n_envs, noise_dim), device=device)
+    def __init__(self, n_envs: int, noise_dim: int, correlation_time: float, device: th.device | str = "cpu"):
+        self.decay = math.exp(-1 / correlation_time)
+        self.persistent = th.randn((n_envs, noise_dim), device=device)
 
-    def step(self, correlation_time: float) -> th.Tensor:
+    def step(self, persistent_share: float) -> th.Tensor:
         """
         Go on by one step of the environments.
 
-        :param correlation_time: > 0, steps: after so many of them the correlation with the noise of now is 1 / e
+        :param persistent_share: share of the persistent part in the variance, in [0, 1]; 0 is white noise
         :return: (n_envs, noise_dim), each standard normal
         """
-        decay = math.exp(-1 / correlation_time)
-        self.value = decay * self.value + (1 - decay**2) ** 0.5 * th.randn_like(self.value)
-        return self.value
+        self.persistent = self.decay * self.persistent + (1 - self.decay**2) ** 0.5 * th.randn_like(self.persistent)
+        white = th.randn_like(self.persistent)
+        return persistent_share**0.5 * self.persistent + (1 - persistent_share) ** 0.5 * white
 
     def restart(self, has_ended: th.Tensor) -> None:
         """
@@ -67,21 +58,20 @@ class CorrelatedNoise:
 
         :param has_ended: (n_envs,), bool
         """
-        self.value = th.where(has_ended[:, None], th.randn_like(self.value), self.value)
+        self.persistent = th.where(has_ended[:, None], th.randn_like(self.persistent), self.persistent)
 
 
 class ExploringAlgorithm(OffPolicyAlgorithm):
     """
-    SB3's off-policy algorithm, where the policy is told from which noise to make the actions that are taken in training.
+    SB3's off-policy algorithm, where the policy is told from which noise to make the actions that are taken in training, for
+    as long as that noise is correlated; afterwards they are those of ``predict()``.
 
-    The noise persists the longer the more the policy has cooled: actions that hardly depend on the state have to change to
-    get anywhere, while a policy that has learned to act is tried as it is. What the environments answer is checked here,
-    before it is stored.
+    What the environments answer is checked here, before it is stored.
     """
 
     policy: Any
     exploration_correlation_time: float
-    # how far the policy has cooled, in [0, 1]
+    # how far the noise has faded, in [0, 1]
     cooled_share: float
     # goes on while episodes go on; None where they start anew
     exploration_noise: CorrelatedNoise | None
@@ -98,12 +88,14 @@ class ExploringAlgorithm(OffPolicyAlgorithm):
     def _sample_action(
         self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
-        is_correlated = self.exploration_correlation_time > 0
+        is_correlated = self.exploration_correlation_time > 0 and self.cooled_share < 1
         if self.num_timesteps < learning_starts or not is_correlated or not takes_noise(self.policy):
             return super()._sample_action(learning_starts, action_noise, n_envs)
         if self.exploration_noise is None:
-            self.exploration_noise = CorrelatedNoise(n_envs, self.policy.noise_dim, self.device)
-        noise = self.exploration_noise.step(correlation_time_at(self.cooled_share, self.exploration_correlation_time))
+            self.exploration_noise = CorrelatedNoise(
+                n_envs, self.policy.noise_dim, self.exploration_correlation_time, self.device
+            )
+        noise = self.exploration_noise.step(persistent_share=1 - self.cooled_share)
         scaled_actions = self.policy.sample_from(self._last_obs, noise)
         if action_noise is not None:
             scaled_actions = np.clip(scaled_actions + action_noise(), -1, 1)

@@ -52,13 +52,16 @@ class BoundedPolicy(BasePolicy):
     """What leaves an actor or a policy is finite and inside the bounds of the action space."""
 
     action_space: spaces.Box
+    # whether sampling an action takes gradients of the critic
+    asks_for_gradients = False
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> th.Tensor:
         return self(observation, deterministic)
 
     def predict(self, *args: Any, **kwargs: Any) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
         """As in SB3. :raises ValueError: if an action is not finite"""
-        actions, state = super().predict(*args, **kwargs)
+        with th.inference_mode(not self.asks_for_gradients):
+            actions, state = super().predict(*args, **kwargs)
         return checked_actions(actions), state
 
     def unscale_action(self, scaled_action: np.ndarray) -> np.ndarray:
@@ -357,6 +360,10 @@ class DiffusionPolicy(BoundedPolicy):
         # and is always in eval mode
         copy.set_training_mode(False)
         return copy
+
+    @property
+    def asks_for_gradients(self) -> bool:  # type: ignore[override]
+        return bool(self.corrector) and self.corrector.n_guided > 0
 
     @property
     def law_critic(self) -> Any:

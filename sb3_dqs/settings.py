@@ -351,6 +351,8 @@ def change(model: "DQS", name: str, value: Any) -> None:
             model._setup_lr_schedule()
         elif name == "train_freq":
             model._convert_train_freq()
+        elif name == "exploration_correlation_time":
+            model.exploration_noise = None
         elif name == "tau" and model.policy.has_target_network != (value < 1):
             raise InputError(f"tau={value} needs a model with{'' if value < 1 else 'out'} target network; {_when_made('tau')}")
         elif name == "policy_tau" and model.policy.has_average_critic != (value < 1):

@@ -8,42 +8,43 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_dqs import DQS, DiffusionPolicy, PaperDQS
 from sb3_dqs.diffusion.corrector import Corrector
-from sb3_dqs.exploration import CorrelatedNoise, correlation_time_at
+from sb3_dqs.exploration import CorrelatedNoise
 from tests.conftest import SMALL, SMALL_PAPER
 
 # no update in this time: the law of the policy does not change
 UNTRAINED = {**SMALL, "learning_starts": 0, "gradient_steps": 0, "buffer_size": 50_000, "seed": 0}
 
-# correlation after one step, with the default correlation time of 16 steps
+# correlation of the persistent part after one step, with the default correlation time of 16 steps
 LAG_ONE = np.exp(-1 / 16)
 
 
-def course(noise, n_steps, correlation_time=16.0):
-    return th.stack([noise.step(correlation_time) for _ in range(n_steps)])
+def course(noise, n_steps, persistent_share=1.0):
+    return th.stack([noise.step(persistent_share) for _ in range(n_steps)])
 
 
-@pytest.mark.parametrize("correlation_time", [0.5, 16.0, 512.0])
-def test_each_noise_is_standard_normal_at_once_and_later(correlation_time):
+@pytest.mark.parametrize("persistent_share", [0.0, 0.3, 1.0])
+def test_each_noise_is_standard_normal_at_once_and_later(persistent_share):
     th.manual_seed(0)
-    for draws in course(CorrelatedNoise(50_000, 1), 30, correlation_time)[[0, -1]]:
+    for draws in course(CorrelatedNoise(50_000, 1, correlation_time=16.0), 30, persistent_share)[[0, -1]]:
         # standard errors of mean, variance and fourth moment of 50,000 normal draws: 0.0045, 0.0063, 0.044
         assert draws.mean().item() == pytest.approx(0.0, abs=0.018)
         assert draws.var().item() == pytest.approx(1.0, abs=0.025)
         assert (draws**4).mean().item() == pytest.approx(3.0, abs=0.18)
 
 
-@pytest.mark.parametrize("correlation_time", [4.0, 16.0, 512.0])
-def test_autocorrelation_is_an_exponential(correlation_time):
+@pytest.mark.parametrize(("persistent_share", "correlation_time"), [(0.0, 16.0), (0.3, 16.0), (1.0, 16.0), (1.0, 4.0)])
+def test_autocorrelation_is_the_persistent_share_of_an_exponential(persistent_share, correlation_time):
     th.manual_seed(0)
-    noise = course(CorrelatedNoise(20_000, 1), 65, correlation_time).squeeze(2)
+    noise = course(CorrelatedNoise(20_000, 1, correlation_time), 65, persistent_share).squeeze(2)
     for lag in (1, 4, 16, 64):
         # standard error of the mean product of 20,000 pairs: at most 0.01
-        assert (noise[0] * noise[lag]).mean().item() == pytest.approx(np.exp(-lag / correlation_time), abs=0.035)
+        expected = persistent_share * np.exp(-lag / correlation_time)
+        assert (noise[0] * noise[lag]).mean().item() == pytest.approx(expected, abs=0.035)
 
 
 def test_coordinates_and_environments_are_independent():
     th.manual_seed(0)
-    noise = course(CorrelatedNoise(2, 2), 60_000).reshape(-1, 4)
+    noise = course(CorrelatedNoise(2, 2, correlation_time=16.0), 60_000).reshape(-1, 4)
     correlations = th.corrcoef(noise.T) - th.eye(4)
     # pairs of steps are correlated over 8 steps either way: as good as 60,000 / 16 independent ones, a standard error of 0.016
     assert correlations.abs().max().item() < 0.065
@@ -51,10 +52,10 @@ def test_coordinates_and_environments_are_independent():
 
 def test_restart_forgets_the_past_of_ended_episodes_alone():
     th.manual_seed(0)
-    noise = CorrelatedNoise(3, 4_000)
-    before = noise.step(16.0)
+    noise = CorrelatedNoise(3, 4_000, correlation_time=16.0)
+    before = noise.step(1.0)
     noise.restart(th.tensor([False, True, False]))
-    after = noise.step(16.0)
+    after = noise.step(1.0)
     # standard error of a mean product of 4000 pairs: 0.022 where they are correlated
     assert (before * after).mean(dim=1).tolist() == pytest.approx([LAG_ONE, 0.0, LAG_ONE], abs=0.09)
 
@@ -109,26 +110,18 @@ def test_actions_are_correlated_within_an_episode_and_not_across_its_end(shape):
     assert across == pytest.approx(0.0, abs=0.12)
 
 
-def test_correlation_time_grows_from_the_setting_to_32_times_as_much():
-    assert [correlation_time_at(share, 16.0) for share in (0.0, 0.5, 1.0)] == [16.0, 264.0, 512.0]
-
-
-def test_noise_persists_longer_as_the_policy_cools():
+def test_correlation_fades_with_the_cooling():
     def at(cooled_share, **settings):
-        settings = {**UNTRAINED, "n_corrector_proposals": 0, "exploration_correlation_time": 0.5, **settings}
+        settings = {**UNTRAINED, "n_corrector_proposals": 0, **settings}
         model = DQS("MlpPolicy", DummyVecEnv([Recorder] * 20), **settings)
         model.cooled_share = cooled_share
         model.learn(20 * 400)
-        return lag_one(model.replay_buffer.actions[:400].swapaxes(0, 1))
+        return lag_one(model.replay_buffer.actions[:400].swapaxes(0, 1))[0]
 
-    # half a step at first, 16 steps in the end, linearly between
-    assert at(0.0)[0] == pytest.approx(np.exp(-2), abs=0.07)
-    assert at(0.1)[0] == pytest.approx(np.exp(-1 / 2.05), abs=0.07)
-    within, across = at(1.0)
-    assert within == pytest.approx(np.exp(-1 / 16), abs=0.07)
-    assert across == pytest.approx(0.0, abs=0.12), "each episode has its own"
+    assert at(0.5) == pytest.approx(LAG_ONE / 2, abs=0.07)
+    assert at(1.0) == pytest.approx(0.0, abs=0.05)
     # without an automatic temperature too
-    assert at(1.0, temperature=1.0)[0] == pytest.approx(np.exp(-1 / 16), abs=0.07)
+    assert at(0.5, temperature=1.0) == pytest.approx(LAG_ONE / 2, abs=0.07)
 
 
 def test_cooling_takes_its_updates_or_the_first_half_of_a_short_run():
@@ -195,17 +188,16 @@ class CountingCorrector(Corrector):
         return actions
 
 
-def test_actions_of_training_are_corrected_by_given_noise_and_those_of_predict_by_their_own():
+def test_all_sampled_actions_are_corrected_by_given_noise_while_it_is_correlated():
     model = DQS("MlpPolicy", "Pendulum-v1", seed=0, cooling_updates=20, **SMALL)
     corrector = model.policy.corrector = CountingCorrector(8)
     model.learn(70)
-    # after 20 steps of warm-up, during the cooling and afterwards
-    assert [noise is None for noise in corrector.noises] == [False] * 50
-    # one draw for the noisy action, nine for the candidates, one for the place of the action among them, and the choice
-    assert corrector.noises[0].shape == (1, 12)
+    # 20 steps of warm-up, 20 of cooling; the cooling is over after the last of these
+    assert [noise is None for noise in corrector.noises] == [False] * 20 + [True] * 30
+    # one draw for the noisy action, eight for the proposals, and the choice
+    assert corrector.noises[0].shape == (1, 10)
     model.predict(np.zeros((2, 3), np.float32))
     assert len(corrector.noises) == 51
-    assert corrector.noises[-1] is None
 
 
 def test_first_actions_are_uniform_as_in_sb3():
@@ -258,4 +250,4 @@ def test_a_loaded_model_explores_in_another_number_of_environments(tmp_path):
     DQS("MlpPolicy", Recorder(), **UNTRAINED).learn(3).save(tmp_path / "model")
     model = DQS.load(tmp_path / "model", env=DummyVecEnv([Recorder] * 3))
     assert model.exploration_noise is None
-    assert model.learn(6, reset_num_timesteps=False).exploration_noise.value.shape == (3, model.policy.noise_dim)
+    assert model.learn(6, reset_num_timesteps=False).exploration_noise.persistent.shape == (3, model.policy.noise_dim)

@@ -157,7 +157,7 @@ def test_actor_alone_predicts_as_a_policy_of_one_candidate():
 # Corrected samples
 
 
-def on_a_known_law(n_corrector_proposals, n_rounds=12):
+def on_a_known_law(n_corrector_proposals, n_rounds=12, guided_share=0.0):
     """
     An untrained actor, which is nearly uniform, in front of a critic that knows the law: standard deviation 0.3 at
     temperature 1, and 0.15 at 0.25.
@@ -167,7 +167,7 @@ def on_a_known_law(n_corrector_proposals, n_rounds=12):
         RandomEnv(spaces.Box(-1.0, 1.0, (1,)), 1),
         temperature=0.25,
         n_corrector_proposals=n_corrector_proposals,
-        component_kwargs={"corrector": {"sigmas": [0.5] * n_rounds}},
+        component_kwargs={"corrector": {"sigmas": [0.5] * n_rounds, "guided_share": guided_share}},
         policy_kwargs={"net_arch": [8], "critic_class": KnownCritic, "critic_kwargs": {"log_density": truth.gaussian}},
         seed=0,
     )
@@ -184,6 +184,16 @@ def test_corrected_samples_follow_the_law_of_the_critic_where_the_actor_does_not
     # of 20,000 draws, the standard error of the mean is 0.001
     assert spread(on_a_known_law(8)) == (pytest.approx(0.2, abs=0.01), pytest.approx(0.15, abs=0.01))
     assert spread(on_a_known_law(0))[1] > 0.5, "a uniform law has 0.58"
+
+
+def test_guided_proposals_serve_prediction_and_training():
+    model = on_a_known_law(8, guided_share=0.5)
+    assert spread(model) == (pytest.approx(0.2, abs=0.01), pytest.approx(0.15, abs=0.01))
+    actions, _ = model.predict(np.zeros((20_000, 1), np.float32))
+    # 0.15 of the box, whose half-width is 2.5
+    assert actions.std() == pytest.approx(0.375, abs=0.025)
+    guided = {"corrector": {"guided_share": 1.0}}
+    DQS("MlpPolicy", "Pendulum-v1", seed=0, component_kwargs=guided, **SMALL).learn(60)
 
 
 def test_the_corrector_samples_at_the_temperature_of_the_moment(tmp_path):

@@ -24,7 +24,6 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_dqs import DQS, PaperDQS
 from sb3_dqs.checks import InputError, SpaceError
-from sb3_dqs.exploration import correlation_time_at
 from sb3_dqs.gpu.buffers import DeviceReplayBuffer
 from tests.conftest import SMALL, SMALL_PAPER, RandomEnv
 
@@ -65,13 +64,6 @@ def calls_of(owner, name, act):
     finally:
         delattr(owner, name)
     return calls
-
-
-def correlation_time_of(model):
-    """That of the noise of exploration, while the policy is hot."""
-    model.learn(22)
-    steps = calls_of(model.exploration_noise, "step", lambda: model.learn(1, reset_num_timesteps=False))
-    return steps[0][0] / correlation_time_at(model.cooled_share, 1.0)
 
 
 def average_share(model):
@@ -172,7 +164,9 @@ SETTINGS = {
     "actor_learning_rate_factor": Setting(7.0, lambda m: rates(m)[1] / rates(m)[0], pytest.approx(7.0)),
     "n_action_candidates": Setting(3, lambda m: len(m.actor.candidate_actions(th.zeros(1, 2))), 3, is_fixed=True),
     "n_corrector_proposals": Setting(3, lambda m: m.policy.corrector.n_proposals, 3, is_fixed=True),
-    "exploration_correlation_time": Setting(5.0, correlation_time_of, pytest.approx(5.0)),
+    "exploration_correlation_time": Setting(
+        5.0, lambda m: m.learn(22).exploration_noise.decay, pytest.approx(math.exp(-1 / 5))
+    ),
     "component_kwargs": Setting(
         {"diffusion": {"sigma_max": 2.5}},
         lambda m: getattr(m.actor.diffusion, "process", m.actor.diffusion).sigma_max,

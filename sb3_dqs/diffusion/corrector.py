@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch as th
+from torch.nn import functional as F
 
 from sb3_dqs.checks import InputError, as_integer, check_positive, is_finite_number
 from sb3_dqs.diffusion.estimators import QFunction, q_values_and_gradients
@@ -23,24 +24,22 @@ class CorrectorNoise(NamedTuple):
     """
     What one round draws.
 
-    :param noise: (2 + n_proposals, batch, action_dim), standard normal
-    :param places: (batch,), uniform in [0, 1], for the place of the action among the candidates
-    :param choices: (batch,), uniform in [0, 1], for the choice
+    :param noise: (1 + n_proposals, batch, action_dim), standard normal
+    :param uniforms: (batch,), uniform in [0, 1], for the choice
     """
 
     noise: th.Tensor
-    places: th.Tensor
-    choices: th.Tensor
+    uniforms: th.Tensor
 
     @classmethod
     def of(cls, normals: th.Tensor, action_dim: int) -> "CorrectorNoise":
         """
-        :param normals: (batch, (2 + n_proposals) * action_dim + 2), standard normal; where they are correlated over time, so
+        :param normals: (batch, (1 + n_proposals) * action_dim + 1), standard normal; where they are correlated over time, so
             are the actions
         :param action_dim: size of the action
         """
-        noise, places, choices = normals[:, :-2], normals[:, -2], normals[:, -1]
-        return cls(noise.unflatten(1, (-1, action_dim)).transpose(0, 1), th.special.ndtr(places), th.special.ndtr(choices))
+        noise, choice = normals[:, :-1], normals[:, -1]
+        return cls(noise.unflatten(1, (-1, action_dim)).transpose(0, 1), th.special.ndtr(choice))
 
 
 def reflect(points: th.Tensor) -> th.Tensor:
@@ -67,73 +66,97 @@ def reflected_normal_log_density(points: th.Tensor, centres: th.Tensor, sigma: f
 
 
 def particle_gibbs(
+    q_fn: QFunction, actions: th.Tensor, sigma: float, temperature: float | th.Tensor, noise: CorrectorNoise
+) -> th.Tensor:
+    """
+    One round of particle Gibbs on the noise: x is the action with noise, the candidates are the action and proposals, x with
+    noise, and one of them is chosen with probability proportional to exp(Q / temperature).
+
+    The noise is normal and reflected at the walls, so that its density from a to x is that from x to a. On the joint law
+    exp(Q(a) / temperature) R(a, x) drawing x is a Gibbs step, and the choice one of iterated sampling importance resampling
+    whose proposals have just the density R(a, x): exp(Q / temperature) on the box is invariant, for any number of proposals
+    and any sigma.
+    Source: i-SIR, Andrieu, Lee and Vihola, arXiv:1312.6432; ours: the reflected noise.
+
+    :param q_fn: maps actions (n, batch, action_dim) to Q values (n, batch)
+    :param actions: (batch, action_dim), in [-1, 1]
+    :param sigma: standard deviation of the noise > 0, action units: how far an action may move
+    :param temperature: > 0, in units of Q
+    :param noise: independent of the actions
+    :return: (batch, action_dim), in [-1, 1]
+    """
+    noisy_actions = reflect(th.add(actions, noise.noise[0], alpha=sigma))
+    proposals = reflect(th.add(noisy_actions, noise.noise[1:], alpha=sigma))
+    candidates = th.cat([actions.unsqueeze(0), proposals])
+    return _chosen(candidates, q_fn(candidates) / temperature, noise.uniforms)
+
+
+def guided_particle_gibbs(
     q_fn: QFunction,
     actions: th.Tensor,
     sigma: float,
     temperature: float | th.Tensor,
     noise: CorrectorNoise,
-    n_guided: int = 0,
+    places: th.Tensor,
+    n_guided: int,
 ) -> th.Tensor:
     """
-    One round of particle Gibbs on the noise: x is the action with noise, the candidates are the action and proposals that are
-    made from x, and one of them is chosen, by its weight.
+    The same with guided proposals, drawn around a point uphill of x, along the gradient of Q there, beside the free ones.
 
-    The noise is normal and reflected at the walls, so that its density R(a, x) from a to x is that from x to a. On the joint
-    law exp(Q(a) / temperature) R(a, x) drawing x is a Gibbs step, and the choice one of iterated sampling importance
-    resampling: exp(Q / temperature) on the box is invariant, for any number of proposals, any law that they are drawn from
-    and any sigma. Free proposals are x with noise again; guided ones are drawn around a point uphill of x, along the gradient
-    of Q there. Weights are those of the mixture, and the action takes the place of a proposal of either kind with the
+    The choice leaves exp(Q / temperature) as it is whatever law the proposals are drawn from, as long as that depends on x
+    alone: weights are those of the mixture, and the action takes the place of a candidate of either kind with the
     probability that it is one.
-    Source: i-SIR, Andrieu, Lee and Vihola, arXiv:1312.6432; balance heuristic, Veach and Guibas, 1995; ours: the reflected
-    noise, and the guide.
+    Source: balance heuristic, Veach and Guibas, 1995, beside those of :func:`particle_gibbs`; ours: the guide.
 
-    :param q_fn: maps actions (n, batch, action_dim) to Q values (n, batch); differentiable where proposals are guided
+    :param q_fn: maps actions (n, batch, action_dim) to Q values (n, batch), differentiable
     :param actions: (batch, action_dim), in [-1, 1]
-    :param sigma: standard deviation of the noise > 0, action units: how far an action may move
+    :param sigma: standard deviation of the noise > 0, action units
     :param temperature: > 0, in units of Q
-    :param noise: independent of the actions
-    :param n_guided: guided ones among the proposals
+    :param noise: independent of the actions, with one row of noise more than there are proposals and the noisy action
+    :param places: (batch,), uniform in [0, 1], for the place of the action
+    :param n_guided: number of guided candidates, >= 1
     :return: (batch, action_dim), in [-1, 1]
     """
     n_free, action_dim = len(noise.noise) - 1 - n_guided, actions.shape[1]
     noisy_actions = reflect(th.add(actions, noise.noise[0], alpha=sigma))
-    candidates = reflect(th.add(noisy_actions, noise.noise[1 : 1 + n_free], alpha=sigma))
-    if n_guided == 0:
-        candidates = th.cat([actions.unsqueeze(0), candidates[1:]])
-        log_weights = q_fn(candidates) / temperature
-    else:
-        _, gradients = q_values_and_gradients(q_fn, noisy_actions.unsqueeze(0))
-        uphill = th.nn.functional.normalize(gradients.squeeze(0), dim=-1)
-        guide = (noisy_actions + GUIDE_SHIFT * sigma * math.sqrt(action_dim) * uphill).clamp(-1.0, 1.0)
-        guide_sigma = GUIDE_WIDTH * sigma
-        candidates = th.cat([candidates, reflect(th.add(guide, noise.noise[1 + n_free :], alpha=guide_sigma))])
+    _, gradients = q_values_and_gradients(q_fn, noisy_actions.unsqueeze(0))
+    uphill = F.normalize(gradients.squeeze(0), dim=-1)
+    guide = (noisy_actions + GUIDE_SHIFT * sigma * math.sqrt(action_dim) * uphill).clamp(-1.0, 1.0)
+    guide_sigma = GUIDE_WIDTH * sigma
+    free = reflect(th.add(noisy_actions, noise.noise[1 : 1 + n_free], alpha=sigma))
+    guided = reflect(th.add(guide, noise.noise[1 + n_free :], alpha=guide_sigma))
 
-        def guided_log_odds(points: th.Tensor) -> th.Tensor:
-            # of a candidate, to have come from the guided law and not from the free one
-            log_ratio = reflected_normal_log_density(points, guide, guide_sigma)
-            log_ratio -= reflected_normal_log_density(points, noisy_actions, sigma)
-            return log_ratio + math.log(n_guided / n_free)
+    def guided_log_odds(points: th.Tensor) -> th.Tensor:
+        # of a candidate, to have come from the guided law and not from the free one
+        log_ratio = reflected_normal_log_density(points, guide, guide_sigma)
+        log_ratio -= reflected_normal_log_density(points, noisy_actions, sigma)
+        return log_ratio + math.log(n_guided / n_free)
 
-        is_guided = noise.places < guided_log_odds(actions).sigmoid()
-        place = (is_guided * n_free)[None, :, None].expand(1, -1, action_dim)
-        candidates = candidates.scatter(0, place, actions.unsqueeze(0))
-        # R over the density of the mixture
-        log_weights = q_fn(candidates) / temperature - th.nn.functional.softplus(guided_log_odds(candidates))
+    is_guided = places < guided_log_odds(actions).sigmoid()
+    place = (is_guided * n_free)[None, :, None].expand(1, -1, action_dim)
+    candidates = th.cat([free, guided]).scatter(0, place, actions.unsqueeze(0))
+    # R over the density of the mixture
+    log_weights = q_fn(candidates) / temperature - F.softplus(guided_log_odds(candidates))
+    return _chosen(candidates, log_weights, noise.uniforms)
+
+
+def _chosen(candidates: th.Tensor, log_weights: th.Tensor, uniforms: th.Tensor) -> th.Tensor:
+    """One of the candidates (n, batch, action_dim), with probability proportional to exp(log_weights), (n, batch)."""
     cumulative = th.softmax(log_weights, dim=0).cumsum(dim=0)
     # the last candidate has what the others leave
-    chosen = (cumulative[:-1] <= noise.choices).sum(dim=0)
-    return candidates.gather(0, chosen[None, :, None].expand(1, -1, action_dim)).squeeze(0)
+    chosen = (cumulative[:-1] <= uniforms).sum(dim=0)
+    return candidates.gather(0, chosen[None, :, None].expand(1, -1, candidates.shape[-1])).squeeze(0)
 
 
 class Corrector:
     """
-    One round of :func:`particle_gibbs` for each noise level.
+    One round of :func:`particle_gibbs` for each noise level, or of :func:`guided_particle_gibbs`.
 
     :param n_corrector_proposals: per action and round; 0 leaves actions as they are
     :param sigmas: noise levels in the order of the rounds, action units (the box has half-width 1): large ones first, so that
         small ones settle what they left
-    :param guided_share: of the proposals, in [0, 1]: those drawn uphill, for which the gradient of Q is asked once per round.
-        They pay where Q is steep in many dimensions.
+    :param guided_share: of the proposals, in [0, 1]: those drawn uphill, see :func:`guided_particle_gibbs`, for which the
+        gradient of Q is asked once per round
     :raises ValueError: if an argument is out of range
     """
 
@@ -161,13 +184,17 @@ class Corrector:
         :param action_dim: size of the action
         :return: how many random numbers all rounds take for one action
         """
-        return len(self.sigmas) * ((2 + self.n_proposals) * action_dim + 2) if self else 0
+        return len(self.sigmas) * self._noise_dim_of_round(action_dim) if self else 0
+
+    def _noise_dim_of_round(self, action_dim: int) -> int:
+        # guided proposals take one row of noise more, and a place
+        return (1 + self.n_proposals) * action_dim + 1 + (action_dim + 1 if self.n_guided else 0)
 
     def __call__(
         self, q_fn: QFunction, actions: th.Tensor, temperature: float | th.Tensor, noise: th.Tensor | None = None
     ) -> th.Tensor:
         """
-        :param q_fn: maps actions (n, batch, action_dim) to Q values (n, batch); differentiable where proposals are guided
+        :param q_fn: maps actions (n, batch, action_dim) to Q values (n, batch), differentiable if proposals are guided
         :param actions: (batch, action_dim), in [-1, 1]
         :param temperature: > 0, in units of Q
         :param noise: (batch, noise_dim), standard normal; drawn by default
@@ -179,5 +206,9 @@ class Corrector:
         if noise is None:
             noise = th.randn((len(actions), self.noise_dim(action_dim)), dtype=actions.dtype, device=actions.device)
         for sigma, of_round in zip(self.sigmas, noise.chunk(len(self.sigmas), dim=1), strict=True):
-            actions = particle_gibbs(q_fn, actions, sigma, temperature, CorrectorNoise.of(of_round, action_dim), self.n_guided)
+            if self.n_guided:
+                places, rest = th.special.ndtr(of_round[:, 0]), CorrectorNoise.of(of_round[:, 1:], action_dim)
+                actions = guided_particle_gibbs(q_fn, actions, sigma, temperature, rest, places, self.n_guided)
+            else:
+                actions = particle_gibbs(q_fn, actions, sigma, temperature, CorrectorNoise.of(of_round, action_dim))
         return actions

@@ -7,6 +7,7 @@ import torch as th
 from sb3_dqs.diffusion.corrector import (
     Corrector,
     CorrectorNoise,
+    guided_particle_gibbs,
     particle_gibbs,
     reflect,
     reflected_normal_log_density,
@@ -113,28 +114,33 @@ def test_guided_proposals_lie_uphill():
     assert moves[:, [0, 2]].flatten() == pytest.approx(0.0, abs=0.02)
 
 
-def test_at_a_low_temperature_the_best_candidate_is_taken():
+@pytest.mark.parametrize("n_guided", [0, 2])
+def test_at_a_low_temperature_the_best_candidate_is_taken(n_guided):
     actions = th.tensor([[0.3, -0.2], [0.9, 0.9]])
-    noise = CorrectorNoise(th.randn(7, 2, 2, generator=th.Generator().manual_seed(0)), *th.full((2, 2), 0.5))
+    draws = th.randn(7 if n_guided else 6, 2, 2, generator=th.Generator().manual_seed(0))
+    noise = CorrectorNoise(draws, th.full((2,), 0.5))
     seen = []
 
     def q_fn(candidates):
         seen.append(candidates.detach())
         return -candidates.square().sum(dim=-1)
 
-    found = particle_gibbs(q_fn, actions, 0.4, 1e-6, noise, n_guided=2)
-    noisy, candidates = seen
-    assert (noisy.shape, candidates.shape) == ((1, 2, 2), (6, 2, 2))
+    if n_guided:
+        found = guided_particle_gibbs(q_fn, actions, 0.4, 1e-6, noise, th.full((2,), 0.5), n_guided)
+    else:
+        found = particle_gibbs(q_fn, actions, 0.4, 1e-6, noise)
+    candidates = seen[-1]
+    assert candidates.shape == (6, 2, 2)
     for row in range(2):
         assert (candidates[:, row] == actions[row]).all(dim=-1).sum() == 1, "the action itself is one of them"
     norms = candidates.square().sum(dim=-1)
     assert th.equal(found.square().sum(dim=-1), norms.amin(dim=0))
 
 
-@pytest.mark.parametrize(("draw", "expected"), [(0.0, 0), (0.6, 1), (1 - 2**-24, 1)])
+@pytest.mark.parametrize(("draw", "expected"), [(0.0, 0), (0.3, 1), (1 - 2**-24, 3)])
 def test_a_draw_chooses_by_the_cumulative_probability(draw, expected):
-    # two equal candidates, of the same law
-    noise = CorrectorNoise(th.randn(3, 3, 2), th.zeros(3), th.full((3,), draw))
+    # four equal candidates
+    noise = CorrectorNoise(th.randn(4, 3, 2), th.full((3,), draw))
     seen = []
 
     def q_fn(candidates):
