@@ -92,6 +92,9 @@ class DQS(ExploringAlgorithm):
     :param n_action_candidates: the deterministic action is the best by Q of this many candidates
     :param n_corrector_proposals: proposals around each sampled action that the critic is asked for, so that it follows
         exp(Q / temperature) more closely than the actor alone lets it; 0 for none
+    :param n_climb_points: points uphill of each next action that TD targets choose from, together with the action itself,
+        by the critic that the policy follows: the policy that is evaluated is greedier than the one that explores. 0
+        evaluates the actions of the actor as they are.
     :param exploration_correlation_time: steps over which the actions that ``learn()`` takes stay correlated within an episode,
         see :class:`~sb3_dqs.exploration.CorrelatedNoise`, until the cooling is over; 0 for independent actions, such as
         ``predict()`` always takes
@@ -157,6 +160,7 @@ class DQS(ExploringAlgorithm):
         actor_learning_rate_factor: float = 2.0,
         n_action_candidates: int = 8,
         n_corrector_proposals: int = 8,
+        n_climb_points: int = 3,
         exploration_correlation_time: float = 16.0,
         component_kwargs: dict[str, dict[str, Any]] | None = None,
         stats_window_size: int = 100,
@@ -210,6 +214,7 @@ class DQS(ExploringAlgorithm):
         self.actor_learning_rate_factor = actor_learning_rate_factor
         self.n_action_candidates = n_action_candidates
         self.n_corrector_proposals = n_corrector_proposals
+        self.n_climb_points = n_climb_points
         self.exploration_correlation_time = exploration_correlation_time
         self.component_kwargs = component_kwargs
         # how far the cooling has come: it never goes back
@@ -301,7 +306,8 @@ class DQS(ExploringAlgorithm):
         next_observations = observations_to_go_on_from(batch)
         with th.no_grad():
             next_actions = self.actor(next_observations)
-        figures = self._update_critic(batch, next_observations, next_actions)
+            better_actions = self.policy.climbed(next_observations, next_actions, self.n_climb_points)
+        figures = self._update_critic(batch, next_observations, better_actions)
         self.policy.update_average(self.policy_tau)
         if is_actor_update:
             figures |= self._update_actor(batch, next_observations, next_actions)

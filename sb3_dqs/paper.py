@@ -133,6 +133,7 @@ class PaperDQS(DQS):
             actor_learning_rate_factor=1.0,
             n_action_candidates=1,
             n_corrector_proposals=0,
+            n_climb_points=0,
             exploration_correlation_time=0.0,
             component_kwargs=component_kwargs,
             stats_window_size=stats_window_size,

