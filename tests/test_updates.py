@@ -10,6 +10,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from torch import nn
 
+import sb3_dqs.dqs
 from sb3_dqs import DQS, PaperDQS
 from sb3_dqs.critics import smallest_q_fn
 from sb3_dqs.diffusion.box import BoxDiffusion
@@ -258,6 +259,25 @@ def test_sampled_actions_are_corrected_towards_the_law_of_the_average():
     actions, _ = model.predict(np.zeros((500, 3), np.float32))
     # mean of exp(-20 a) on [-1, 1]: -coth(20) + 1 / 20
     assert model.policy.scale_action(actions).mean() == pytest.approx(-0.95, abs=0.01)
+
+
+@pytest.mark.parametrize("n_climb_points", [0, 1, 3])
+def test_td_targets_ask_the_critic_for_the_best_actions_by_the_average(n_climb_points, monkeypatch):
+    model = with_opposite_average(n_climb_points=n_climb_points)
+    seen, drawn, values = [], [], sb3_dqs.dqs.transition_values
+
+    def spied(critic, critic_target, observations, actions, next_observations, next_actions):
+        seen.append((critic, next_actions))
+        return values(critic, critic_target, observations, actions, next_observations, next_actions)
+
+    monkeypatch.setattr(sb3_dqs.dqs, "transition_values", spied)
+    forward = model.actor.forward
+    model.actor.forward = lambda *args, **kwargs: drawn.append(forward(*args, **kwargs)) or drawn[-1]
+    model._update(three_rows(), is_actor_update=False)
+    ((critic, asked),) = seen
+    assert critic is model.critic
+    # the average falls along the action: a stride of 0.8 is the best of all, or the wall
+    assert th.allclose(asked, (drawn[0] - 0.8).clamp(min=-1.0) if n_climb_points else drawn[0])
 
 
 def test_the_actor_learns_the_law_of_the_average():
