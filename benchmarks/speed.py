@@ -308,6 +308,7 @@ def multiplications(
     n_observations: int,
     actor_batch_size: int,
     policy_delay: int,
+    n_climb_points: int,
     n_critics: int = 2,
     embedding_dim: int = 16,
 ) -> float:
@@ -323,6 +324,10 @@ def multiplications(
     denoiser_state = n_observations * width
     denoiser_rest = n_actions * width + width**2 + width * n_actions
     next_actions = batch_size * (denoiser_state + n_diffusion_steps * denoiser_rest)
+    # values and gradients at the next actions, values at these and at the points uphill
+    climb_rows = (3 + n_climb_points) * batch_size if n_climb_points else 0
+    climb_state = batch_size * n_observations * width if n_climb_points else 0
+    climb = n_critics * (climb_state + climb_rows * (n_actions * width + critic_rest))
     critic_step = n_critics * 2 * batch_size * 3 * (critic_first + critic_rest)
     proposals = actor_batch_size * n_score_samples
     # values and gradients at the proposals, values at two uniform actions per point
@@ -330,7 +335,7 @@ def multiplications(
     score_target = n_critics * (actor_batch_size * n_observations * width + rows * (n_actions * width + critic_rest))
     # one pass that is trained (three products) and two that measure the guide
     actor_step = actor_batch_size * (2 * (denoiser_state + embedding_dim * width) + 5 * denoiser_rest)
-    return next_actions + critic_step + (score_target + actor_step) / policy_delay
+    return next_actions + climb + critic_step + (score_target + actor_step) / policy_delay
 
 
 def scale(device: str, n_rounds: int) -> dict[str, list[dict[str, float]]]:
@@ -344,7 +349,7 @@ def scale(device: str, n_rounds: int) -> dict[str, list[dict[str, float]]]:
     }
     fixed = {
         "n_observations": N_OBSERVATIONS,
-        **{name: default_of(DQS, name) for name in ("actor_batch_size", "policy_delay")},
+        **{name: default_of(DQS, name) for name in ("actor_batch_size", "policy_delay", "n_climb_points")},
     }
     curves: dict[str, list[dict[str, float]]] = {}
     for setting, values in SCALING.items():
