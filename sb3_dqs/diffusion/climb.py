@@ -21,9 +21,9 @@ def climb(q_fn: QFunction, actions: th.Tensor, n_points: int) -> th.Tensor:
     :param n_points: on the line, beside the action itself, >= 1
     :return: (batch, action_dim), in [-1, 1]
     """
-    _, gradients = q_values_and_gradients(q_fn, actions.unsqueeze(0))
+    q_values, gradients = q_values_and_gradients(q_fn, actions.unsqueeze(0))
     strides = LONGEST_STRIDE * 0.5 ** th.arange(n_points, dtype=actions.dtype, device=actions.device)
-    strides = th.cat([strides.new_zeros(1), strides])[:, None, None]
-    points = (actions + strides * gradients.sign()).clamp(-1.0, 1.0)
-    best = q_fn(points).argmax(dim=0)
+    uphill = (actions + strides[:, None, None] * gradients.sign()).clamp(-1.0, 1.0)
+    best = th.cat([q_values, q_fn(uphill)]).argmax(dim=0)
+    points = th.cat([actions.unsqueeze(0), uphill])
     return points.gather(0, best[None, :, None].expand(1, -1, actions.shape[1])).squeeze(0)
