@@ -308,6 +308,8 @@ class DQS(ExploringAlgorithm):
             next_actions = self.actor(next_observations)
             better_actions = self.policy.climbed(next_observations, next_actions, self.n_climb_points)
         figures = self._update_critic(batch, next_observations, better_actions)
+        # of the policy's own actions: what climbs often ends at the walls
+        figures["wall_share"] = (next_actions.abs() > WALL).to(next_actions.dtype).mean()
         self.policy.update_average(self.policy_tau)
         if is_actor_update:
             figures |= self._update_actor(batch, next_observations, next_actions)
@@ -328,7 +330,6 @@ class DQS(ExploringAlgorithm):
         return {
             "critic_loss": loss.detach(),
             "mean_q": th.stack(tuple(q_values)).detach().mean(),
-            "wall_share": (next_actions.abs() > WALL).to(next_actions.dtype).mean(),
         }
 
     def _update_actor(self, batch: Batch, next_observations: PyTorchObs, next_actions: th.Tensor) -> Figures:
