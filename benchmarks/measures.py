@@ -124,16 +124,13 @@ def favourite_goal(episodes: Sequence[Episode], env: gym.Env) -> int:
     return int(np.bincount(reached, minlength=len(env.unwrapped.arena.goals)).argmax())  # type: ignore[attr-defined]
 
 
-def recovery_measures(
-    records: Sequence[dict[str, Any]], at: int, recovered_at: float, to: Sequence[Sequence[float]] = ()
-) -> dict[str, float]:
+def recovery_measures(records: Sequence[dict[str, Any]], at: int, recovered_at: float) -> dict[str, float]:
     """
     After the goal that the policy preferred was moved: how soon its sampled episodes return as much as they could.
 
     :param records: of all evaluations
     :param at: step of the move
     :param recovered_at: mean return of sampled episodes from which on it has recovered
-    :param to: where the goals were moved; not used
     :return: steps from the move to the first evaluation there, the whole rest of the run if there is none, and whether there
         is one; returns at the move and mean of those after it
     """

@@ -108,8 +108,9 @@ def train_agent(run: Run, store: Store | None, device: str) -> dict[str, Any]:
         run.steps - model.num_timesteps, callback=evaluation, log_interval=10**9, reset_num_timesteps=model.num_timesteps == 0
     )
     with untouched_randomness():
-        if "move_favourite" in run.env_spec:  # the others know the world as it was
-            measures = recovery_measures(evaluation.records, **run.env_spec["move_favourite"])
+        move = run.env_spec.get("move_favourite")
+        if move is not None:  # the others know the world as it was
+            measures = recovery_measures(evaluation.records, move["at"], move["recovered_at"])
         else:
             measures = final_measures(model, evaluation.envs[0], evaluation.last_episodes, EVALUATION_SEED)
         if run.evaluation["deterministic_forms"]:

@@ -379,7 +379,7 @@ def test_the_favourite_goal_moves_and_stays_moved_where_the_run_goes_on(tmp_path
         _, error = run_here(run, store, "cpu", COMMIT)
     assert "power cut" in error
 
-    def look(records, **move):
+    def look(records, at, recovered_at):
         seen.append([record.get("moved_goal") for record in records])
         return {}
 
