@@ -22,6 +22,14 @@ Batch = ReplayBufferSamples | DictReplayBufferSamples
 FORWARDS_BY_Q_NETWORKS = (ContinuousCritic.forward, CrossQCritic.forward)
 
 
+def host_would_wait(values: th.Tensor) -> bool:
+    """
+    :param values: on any device
+    :return: whether to look at them would stop the host until the device has caught up
+    """
+    return values.is_cuda
+
+
 class NativeBatchRenorm1d(BatchRenorm1d):
     """
     Batch renormalisation by torch's own batch normalisation, which does in one pass what takes sb3-contrib's module a dozen.
@@ -44,8 +52,10 @@ class NativeBatchRenorm1d(BatchRenorm1d):
         scale: th.Tensor = self.scale if self.affine else th.ones_like(self.ra_mean)
         bias: th.Tensor = self.bias if self.affine else th.zeros_like(self.ra_mean)
         if self.training:
-            if self.steps > self.warmup_steps:
+            is_warm = self.steps > self.warmup_steps
+            if host_would_wait(is_warm) or is_warm:
                 r, d = self._corrections(x.detach())
+                r, d = th.where(is_warm, r, 1.0), th.where(is_warm, d, 0.0)
                 scale, bias = scale * r, bias + scale * d
             self.steps += 1
         return F.batch_norm(x, self.ra_mean, self.ra_var, scale, bias, self.training, self.momentum, self.eps)

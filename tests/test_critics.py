@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 from torch.utils._pytree import tree_leaves
 
-from sb3_dqs import DQS, CnnPolicy, MlpPolicy, MultiInputPolicy
+from sb3_dqs import DQS, CnnPolicy, MlpPolicy, MultiInputPolicy, critics
 from sb3_dqs.critics import (
     MIN_ROWS_TO_PREPARE,
     BatchRenormCritic,
@@ -159,8 +159,12 @@ BATCH_MEANS = th.tensor([0.0, 1.0, 50.0], dtype=th.float64)
 BATCH_STDS = th.tensor([1.0, 0.5, 20.0], dtype=th.float64)
 
 
+@pytest.mark.parametrize("host_waits", [False, True], ids=["cpu", "gpu"])
 @pytest.mark.parametrize("warmup_steps", [0, 3, 1_000])
-def test_native_renormalisation_is_that_of_sb3_contrib_up_to_the_batch_own_standard_deviation(warmup_steps):
+def test_native_renormalisation_is_that_of_sb3_contrib_up_to_the_batch_own_standard_deviation(
+    warmup_steps, host_waits, monkeypatch
+):
+    monkeypatch.setattr(critics, "host_would_wait", lambda values: host_waits)
     th.manual_seed(0)
     ours, theirs = renormalisations(warmup_steps)
     n = 16

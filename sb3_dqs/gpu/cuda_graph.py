@@ -25,8 +25,8 @@ class CudaGraphDQS(DQS):
     anew. On another device than a GPU they run as those of DQS, with a warning. The published algorithm is recorded by
     ``class CudaGraphPaperDQS(CudaGraphDQS, PaperDQS)``, with nothing in it.
 
-    An update that waits for the device cannot be recorded, and raises an error: for instance with a ``BatchRenorm`` of
-    sb3-contrib, as in CrossQ's critics, which looks at its number of steps from the host.
+    An update that waits for the device cannot be recorded, and raises an error: for instance with sb3-contrib's own
+    ``CrossQCritic``, whose ``BatchRenorm`` looks at its number of steps from the host; the default critic does not.
     """
 
     @property
@@ -64,7 +64,7 @@ class CudaGraphDQS(DQS):
         except RuntimeError as error:
             raise RuntimeError(
                 f"an update of {type(self).__name__} failed. One that waits for the device, as with .item() in a features "
-                f"extractor or BatchRenorm in a critic, cannot be recorded: then use DQS. {error}"
+                f"extractor or sb3-contrib's BatchRenorm in a critic, cannot be recorded: then use DQS. {error}"
             ) from error
 
     def _record(self, update: Callable[[Batch], Figures]) -> Callable[[Batch], Figures]:
