@@ -440,7 +440,9 @@ class DiffusionPolicy(BoundedPolicy):
 
     def climbed(self, obs: PyTorchObs, actions: th.Tensor, n_points: int) -> th.Tensor:
         """
-        Take better actions close by, by the critic whose law the policy follows, see :func:`~sb3_dqs.diffusion.climb.climb`.
+        Take better actions close by, see :func:`~sb3_dqs.diffusion.climb.climb`, by one of the critics whose law the policy
+        follows. The TD target asks all of them for their smallest value: what one overestimates, another one judges, as in
+        double Q-learning.
 
         :param obs: batch of observations
         :param actions: (batch, action_dim), in [-1, 1]
@@ -450,7 +452,7 @@ class DiffusionPolicy(BoundedPolicy):
         if n_points == 0:
             return actions
         with evaluating(self.law_critic):
-            return climb(smallest_q_fn(self.law_critic, obs), actions, n_points)
+            return climb(smallest_q_fn(self.law_critic, obs, n_critics=1), actions, n_points)
 
     def sample_from(self, observation: np.ndarray | dict[str, np.ndarray], noise: th.Tensor) -> np.ndarray:
         """
