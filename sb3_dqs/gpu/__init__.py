@@ -1,7 +1,7 @@
 """
 How does learning stay on a GPU? Updates that the host only starts, and transitions that lie where they are used.
 
-Experimental: no GPU has run this yet. Nothing outside of this wing needs it.
+Run on one kind of GPU so far, see docs/benchmarks.md. Nothing outside of this wing needs it.
 """
 
 from sb3_dqs.gpu.buffers import DeviceReplayBuffer

@@ -20,7 +20,7 @@ class CudaGraphDQS(DQS):
     """
     :class:`~sb3_dqs.dqs.DQS` whose updates are recorded as CUDA graphs and replayed, which spares the host most of its work.
 
-    Experimental: not run on a GPU yet. It needs tensordict, ``pip install 'sb3-dqs[gpu]'``. Settings are those of DQS, and a
+    It needs tensordict, ``pip install 'sb3-dqs[gpu]'``. Settings are those of DQS, and a
     file saved by either can be loaded by the other. Where a setting changes or parameters are loaded, updates are recorded
     anew. On another device than a GPU they run as those of DQS, with a warning. The published algorithm is recorded by
     ``class CudaGraphPaperDQS(CudaGraphDQS, PaperDQS)``, with nothing in it.
