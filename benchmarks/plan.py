@@ -15,6 +15,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from sb3_dqs import DQS, PaperDQS
 from sb3_dqs.checks import check_choice
+from sb3_dqs.diffusion.corrector import Corrector
 from sb3_dqs.temperature import AutomaticTemperature, ScheduledTemperature
 
 TIERS = Path(__file__).parent / "tiers"
@@ -41,7 +42,7 @@ STATIC_TEMPERATURE = 1.0
 EVALUATION = {"every": 1_000, "episodes": 20, "stochastic_episodes": 20, "deterministic_forms": False}
 TIER_KEYS = ("about", "seeds", "evaluation", "algorithms", "environments", "published", "score_at")
 ALGORITHM_KEYS = ("class", "settings", "environments", "on_request")
-ENV_SPEC_KEYS = ("id", "kwargs", "wrappers", "imports", "action_repeat", "move_favourite", "law")
+ENV_SPEC_KEYS = ("id", "kwargs", "wrappers", "imports", "action_repeat", "n_envs", "move_favourite", "law")
 MOVE_KEYS = ("at", "to", "recovered_at")
 ENVIRONMENT_KEYS = (
     *ENV_SPEC_KEYS,
@@ -60,7 +61,8 @@ class Run:
     :param settings: keyword arguments of the class
     :param environment: name in the tier
     :param env_spec: ``id``, ``kwargs``, ``wrappers`` (of ``gymnasium.wrappers``), ``imports`` (modules that register it) and
-        ``action_repeat`` (steps of the environment per action), ``move_favourite`` (of the goals of an arena, the one that is
+        ``action_repeat`` (steps of the environment per action), ``n_envs`` (environments that the agent acts in at once, whose
+        steps are counted together), ``move_favourite`` (of the goals of an arena, the one that is
         reached most is moved after the evaluation ``at`` a step, to its place in the list ``to``; the agent has recovered when
         its sampled episodes return ``recovered_at``), or ``law``, the name of a static target
     :param seed: of training
@@ -207,6 +209,11 @@ def _run(content: dict[str, Any], algorithm: str, environment: str, seed: int) -
     evaluation = {**EVALUATION, **content.get("evaluation", {}), **environment_entry.get("evaluation", {})}
     _check_keys("evaluation", evaluation, tuple(EVALUATION))
     _check_keys("move_favourite", environment_entry.get("move_favourite", {}), MOVE_KEYS)
+    if evaluation["every"] % environment_entry.get("n_envs", 1):
+        raise ValueError(
+            f"environment {environment!r} is evaluated every {evaluation['every']} steps, which is no multiple of its n_envs, "
+            f"{environment_entry['n_envs']}; change either"
+        )
     static = {"temperature": STATIC_TEMPERATURE} if "law" in environment_entry else {}
     return Run(
         algorithm=algorithm,
@@ -239,6 +246,8 @@ def default_settings(algorithm: type[OffPolicyAlgorithm], settings: dict[str, An
     }
     # what the algorithm has an argument of its own for, it passes on
     own, given = _parameters(algorithm), settings.get("component_kwargs", {})
+    if "n_corrector_proposals" in own:
+        components["corrector"] = Corrector
     defaults["policy_kwargs"] = _defaults_of(policy, given={*own, *settings.get("policy_kwargs", {})})
     defaults["component_kwargs"] = {
         name: _defaults_of(component, given={*own, *given.get(name, {})}) for name, component in components.items()

@@ -23,8 +23,10 @@ import gymnasium as gym
 import numpy as np
 import torch as th
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.utils import LinearSchedule
+from stable_baselines3.common.vec_env import VecEnv
 
 from benchmarks.measures import favourite_goal, final_measures, recovery_measures, returns_by_candidates
 from benchmarks.plan import CLASSES, Run
@@ -93,7 +95,7 @@ def train(run: Run, store: Store | None, device: str, commit: dict[str, Any]) ->
 def train_agent(run: Run, store: Store | None, device: str) -> dict[str, Any]:
     """Learn from an environment; the state is kept after each evaluation."""
     checkpoints = None if store is None else Checkpoints(store.checkpoints(run))
-    env = make_env(run)
+    env = make_training_env(run)
     model, evaluation = checkpoints.load(run, env, device) if checkpoints is not None else (None, None)
     if model is None or evaluation is None:
         # a copy, since SB3 writes into policy_kwargs
@@ -145,6 +147,12 @@ def make_env(run: Run) -> gym.Env:
         env = getattr(gym.wrappers, name)(env)
     n_repeats = run.env_spec.get("action_repeat", 1)
     return env if n_repeats == 1 else ActionRepeat(env, n_repeats)
+
+
+def make_training_env(run: Run) -> gym.Env | VecEnv:
+    """The environment that the agent acts in, or several at once; as many seeds follow that of the run."""
+    n_envs = run.env_spec.get("n_envs", 1)
+    return make_env(run) if n_envs == 1 else make_vec_env(lambda: make_env(run), n_envs)
 
 
 class Evaluation(BaseCallback):
@@ -269,7 +277,7 @@ class Checkpoints:
         for path in older:
             shutil.rmtree(path)
 
-    def load(self, run: Run, env: gym.Env, device: str) -> tuple[OffPolicyAlgorithm | None, Evaluation | None]:
+    def load(self, run: Run, env: gym.Env | VecEnv, device: str) -> tuple[OffPolicyAlgorithm | None, Evaluation | None]:
         """
         :return: model and evaluation of the latest state of this code, or (None, None). The episode under way at that time is
             lost: the environment starts a new one, with a seed that depends on the step.

@@ -195,9 +195,7 @@ def evaluating(critic: BaseModel) -> Iterator[None]:
         critic.set_training_mode(True)
 
 
-def smallest_q(
-    critic: BaseModel, observations: PyTorchObs, actions: th.Tensor, n_critics: int | None = None
-) -> th.Tensor:
+def smallest_q(critic: BaseModel, observations: PyTorchObs, actions: th.Tensor, n_critics: int | None = None) -> th.Tensor:
     """
     The smallest of what ``critic(observations, actions)`` returns, at several actions per observation, for any critic.
 

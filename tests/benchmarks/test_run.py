@@ -25,6 +25,7 @@ from benchmarks.store import Store, write_whole
 from benchmarks.train import Checkpoints, code_fingerprint, falling_to_zero, make_env, train
 from sb3_dqs import DQS, DiffusionPolicy, PaperDQS
 from sb3_dqs.diffusion.box import BoxDiffusion
+from sb3_dqs.diffusion.corrector import Corrector
 from sb3_dqs.diffusion.paper import PaperDiffusion
 from sb3_dqs.temperature import AutomaticTemperature
 
@@ -160,6 +161,7 @@ def test_key_changes_with_every_setting_and_with_nothing_else(tmp_path):
         (AutomaticTemperature, "initial", {"dqs"}),
         (AutomaticTemperature, "gain", {"dqs", "hotter"}),
         (BoxDiffusion, "guide_widening", {"dqs", "hotter", "fixed"}),
+        (Corrector, "sigmas", {"dqs", "hotter", "fixed"}),
         (DiffusionPolicy, "n_critics", {"dqs", "hotter", "fixed", "paper"}),
         (PaperDQS, "temperature", {"paper"}),
         (PaperDiffusion, "loss_weight_offset", {"paper"}),
@@ -196,6 +198,7 @@ def test_a_run_names_the_defaults_it_took(tier_path):
     diffusion, temperature = dqs["component_kwargs"]["diffusion"], dqs["component_kwargs"]["temperature"]
     assert dqs["n_score_samples"] == model.actor.diffusion.n_score_samples
     assert diffusion == {name: getattr(model.actor.diffusion, name) for name in diffusion}
+    assert dqs["component_kwargs"]["corrector"]["sigmas"] == model.policy.corrector.sigmas
     assert temperature["initial"] == model.thermostat.initial.item()
     assert dqs["policy_kwargs"]["n_critics"] == len(model.critic.q_networks)
     assert dqs["policy_kwargs"]["critic_betas"] == model.critic.optimizer.param_groups[0]["betas"]
@@ -359,6 +362,31 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tier_path, tmp_path, monkey
     assert [record["steps"] for record in result["records"]] == [40, 80]
     seconds = [record["seconds"] for record in result["records"]]
     assert 0 < seconds[0] < seconds[1]
+
+
+def test_several_environments_are_acted_in_at_once_also_after_an_interruption(tmp_path, monkeypatch):
+    spec = {"id": "Pendulum-v1", "steps": 60, "n_envs": 3, "evaluation": {"every": 30}}
+    run = only_run(write_tier(tmp_path / "several.yml", environments={"Several": spec}), environment="Several")
+    store, save, seen = Store(tmp_path / "results"), Checkpoints.save, []
+
+    def save_and_stop(self, model, *arguments):
+        save(self, model, *arguments)
+        seen.append((model.n_envs, model.num_timesteps, model.replay_buffer.size() * model.n_envs))
+        raise RuntimeError("power cut")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save", save_and_stop)
+        run_here(run, store, "cpu", COMMIT)
+    # the transitions of the last step are stored after the callbacks
+    assert seen == [(3, 30, 27)]
+    assert run_here(run, store, "cpu", COMMIT) == (run, None)
+    assert [record["steps"] for record in store.load(run)["records"]] == [30, 60]
+
+
+def test_evaluations_that_several_environments_would_step_over_are_refused(tmp_path):
+    spec = {"id": "Pendulum-v1", "steps": 60, "n_envs": 7}
+    with pytest.raises(ValueError, match=r"'Several' is evaluated every 40 steps, which is no multiple of its n_envs, 7"):
+        write_tier(tmp_path / "several.yml", environments={"Several": spec})
 
 
 def test_the_favourite_goal_moves_and_stays_moved_where_the_run_goes_on(tmp_path, monkeypatch):
