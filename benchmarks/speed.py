@@ -324,10 +324,10 @@ def multiplications(
     denoiser_state = n_observations * width
     denoiser_rest = n_actions * width + width**2 + width * n_actions
     next_actions = batch_size * (denoiser_state + n_diffusion_steps * denoiser_rest)
-    # values and gradients at the next actions, values at the points uphill
+    # of one critic: values and gradients at the next actions, values at the points uphill
     climb_rows = (2 + n_climb_points) * batch_size if n_climb_points else 0
     climb_state = batch_size * n_observations * width if n_climb_points else 0
-    climb = n_critics * (climb_state + climb_rows * (n_actions * width + critic_rest))
+    climb = climb_state + climb_rows * (n_actions * width + critic_rest)
     critic_step = n_critics * 2 * batch_size * 3 * (critic_first + critic_rest)
     proposals = actor_batch_size * n_score_samples
     # values and gradients at the proposals, values at two uniform actions per point

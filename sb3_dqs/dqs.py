@@ -93,7 +93,7 @@ class DQS(ExploringAlgorithm):
     :param n_corrector_proposals: proposals around each sampled action that the critic is asked for, so that it follows
         exp(Q / temperature) more closely than the actor alone lets it; 0 for none
     :param n_climb_points: points uphill of each next action that TD targets choose from, together with the action itself,
-        by the critic that the policy follows: the policy that is evaluated is greedier than the one that explores. 0
+        by one of the critics that the policy follows: the policy that is evaluated is greedier than the one that explores. 0
         evaluates the actions of the actor as they are.
     :param exploration_correlation_time: steps over which the actions that ``learn()`` takes stay correlated within an episode,
         see :class:`~sb3_dqs.exploration.CorrelatedNoise`, until the cooling is over; 0 for independent actions, such as
@@ -156,7 +156,7 @@ class DQS(ExploringAlgorithm):
         n_score_samples: int = 8,
         n_diffusion_steps: int = 5,
         actor_batch_size: int = 128,
-        policy_delay: int = 2,
+        policy_delay: int = 3,
         actor_learning_rate_factor: float = 2.0,
         n_action_candidates: int = 8,
         n_corrector_proposals: int = 8,
