@@ -210,7 +210,7 @@ def smallest_q(critic: BaseModel, observations: PyTorchObs, actions: th.Tensor, 
     if _asks_q_networks(critic):
         features = critic.extract_features(observations, critic.features_extractor)  # type: ignore[arg-type]
         inputs = _rows(features, actions)
-        q_values = [apply_modules(_layers(network), inputs) for network in critic.q_networks[:n_critics]]  # type: ignore[union-attr]
+        q_values = [apply_modules(_layers(network), inputs) for network in critic.q_networks[:n_critics]]  # type: ignore[union-attr, index]
     else:
         repeated = tree_map(lambda values: values.expand(len(actions), *values.shape).flatten(end_dim=1), observations)
         q_values = critic(repeated, actions.flatten(end_dim=1))[:n_critics]
@@ -235,7 +235,7 @@ def smallest_q_fn(critic: BaseModel, observations: PyTorchObs, n_critics: int | 
         return lambda actions: smallest_q(critic, observations, actions, n_critics)
     with th.no_grad():
         features = critic.extract_features(observations, critic.features_extractor)  # type: ignore[arg-type]
-        networks = [_conditioned(network, features) for network in critic.q_networks[:n_critics]]  # type: ignore[union-attr]
+        networks = [_conditioned(network, features) for network in critic.q_networks[:n_critics]]  # type: ignore[union-attr, index]
 
     def q_fn(actions: th.Tensor) -> th.Tensor:
         return th.stack([network(actions) for network in networks]).amin(dim=0)

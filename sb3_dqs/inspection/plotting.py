@@ -1,5 +1,6 @@
 """What does the policy look like? Pictures of the critic with its Boltzmann law, of sampling, of roll-outs and of training."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -153,11 +154,35 @@ def plot_roll_outs(arena: Arena, traces: Sequence[np.ndarray], title: str = "Rol
     :raises ValueError: if a trace has no position, or one that is not finite
     """
     _check_traces(traces)
-    figure, axes = _arena_figure(arena, f"{title}: {len(traces)} episodes", units)
-    for trace in traces:
-        axes.plot(trace[:, 0], trace[:, 1], color=LAW_COLOUR, linewidth=0.8, alpha=0.5)
-        axes.plot(*trace[0, :2], ".", color="black", markersize=5)
-        axes.plot(*trace[-1, :2], ".", color=POLICY_COLOUR, markersize=5)
+    figure = _figure(1, 1, (6.0, 6.0))
+    (axes,) = figure.axes
+    _draw_arena(axes, arena, f"{title}: {len(traces)} episodes", units)
+    _draw_traces(axes, traces)
+    return figure
+
+
+def compare_roll_outs(panels: Mapping[str, tuple[Arena, Sequence[np.ndarray]]], n_columns: int, size: float = 3.5) -> "Figure":
+    """
+    Roll-outs side by side, as :func:`plot_roll_outs` draws them: of several policies, or of one in several worlds.
+
+    :param panels: title -> (arena, traces), row by row
+    :param n_columns: panels per row
+    :param size: of a panel, inches
+    :return: the figure
+    :raises ValueError: if there is no panel, or a trace has no position, or one that is not finite
+    """
+    if not panels:
+        raise InputError("panels must hold at least one arena with its traces, got none")
+    n_columns = min(as_integer("n_columns", n_columns, 1, "it is the number of panels per row"), len(panels))
+    n_rows = math.ceil(len(panels) / n_columns)
+    figure = _figure(n_rows, n_columns, (size * n_columns, size * n_rows))
+    for axes, (title, (arena, traces)) in zip(figure.axes, panels.items(), strict=False):
+        _check_traces(traces)
+        _draw_arena(axes, arena, title)
+        axes.set(xlabel="", ylabel="", xticks=[], yticks=[])
+        _draw_traces(axes, traces)
+    for axes in figure.axes[len(panels) :]:
+        axes.set_axis_off()
     return figure
 
 
@@ -178,7 +203,9 @@ def animate_roll_outs(
     from matplotlib.animation import FuncAnimation
 
     _check_traces(traces)
-    figure, axes = _arena_figure(arena, f"{title}: {len(traces)} episodes", units)
+    figure = _figure(1, 1, (6.0, 6.0))
+    (axes,) = figure.axes
+    _draw_arena(axes, arena, f"{title}: {len(traces)} episodes", units)
     ways = [axes.plot([], [], color=LAW_COLOUR, linewidth=0.8, alpha=0.5)[0] for _ in traces]
     (points,) = axes.plot([], [], ".", color=POLICY_COLOUR, markersize=8, linestyle="none")
 
@@ -200,12 +227,10 @@ def _check_traces(traces: Sequence[np.ndarray]) -> None:
             )
 
 
-def _arena_figure(arena: Arena, title: str, units: str) -> "tuple[Figure, Axes]":
-    """Walls and goals of an arena."""
+def _draw_arena(axes: "Axes", arena: Arena, title: str, units: str = "") -> None:
+    """Walls and goals."""
     from matplotlib.patches import Circle, Rectangle
 
-    figure = _figure(1, 1, (6.0, 6.0))
-    (axes,) = figure.axes
     for wall in arena.walls:
         axes.add_patch(Rectangle(tuple(wall - 0.5), 1, 1, color="0.6", linewidth=0))
     for goal in arena.goals:
@@ -214,7 +239,13 @@ def _arena_figure(arena: Arena, title: str, units: str) -> "tuple[Figure, Axes]"
     limits = (-arena.half_width, arena.half_width)
     axes.set(xlim=limits, ylim=limits, aspect="equal", xlabel=f"x{label}", ylabel=f"y{label}")
     axes.set_title(title)
-    return figure, axes
+
+
+def _draw_traces(axes: "Axes", traces: Sequence[np.ndarray]) -> None:
+    for trace in traces:
+        axes.plot(trace[:, 0], trace[:, 1], color=LAW_COLOUR, linewidth=0.8, alpha=0.5)
+        axes.plot(*trace[0, :2], ".", color="black", markersize=5)
+        axes.plot(*trace[-1, :2], ".", color=POLICY_COLOUR, markersize=5)
 
 
 def plot_training_course(course: Mapping[str, Sequence[float]]) -> "Figure":

@@ -1,5 +1,6 @@
 """Do the pictures show what they say?"""
 
+import dataclasses
 import re
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from sb3_dqs import DQS, DiffusionPolicy, PaperDQS
 from sb3_dqs.envs import BanditEnv, MultiGoalEnv
 from sb3_dqs.inspection.plotting import (
     animate_roll_outs,
+    compare_roll_outs,
     denoising_paths,
     plot_critic,
     plot_denoising_paths,
@@ -139,6 +141,20 @@ def test_roll_outs_start_and_end_where_they_did():
     assert axes.get_title() == "Test: 1 episodes"
 
 
+def test_roll_outs_stand_side_by_side_row_by_row():
+    arena, one_goal = MultiGoalEnv().arena, dataclasses.replace(MultiGoalEnv().arena, goals=np.array([[1.0, 1.0]]))
+    traces = [np.array([[0.0, 0.0], [1.0, 0.5]]), np.array([[2.0, 0.0]])]
+    panels = {"one": (arena, traces), "two": (one_goal, traces[:1]), "three": (arena, [])}
+    figure = compare_roll_outs(panels, n_columns=2)
+    one, two, three, left_over = figure.axes
+    assert [axes.get_title() for axes in (one, two, three)] == ["one", "two", "three"]
+    assert (one.get_subplotspec().rowspan, three.get_subplotspec().rowspan) == (range(0, 1), range(1, 2))
+    assert ([len(a.patches) for a in (one, two)], [len(a.lines) for a in (one, two, three)]) == ([4, 1], [6, 3, 0])
+    assert three.axison
+    assert not left_over.axison
+    assert len(compare_roll_outs({"one": (arena, traces)}, n_columns=3).axes) == 1
+
+
 def test_a_film_shows_each_step_of_all_episodes_and_stays_at_their_ends(tmp_path):
     traces = [np.array([[0.0, 0.0], [1.0, 0.5], [4.5, 0.0]]), np.array([[0.5, 0.0], [0.5, -4.5]])]
     animation = animate_roll_outs(MultiGoalEnv().arena, traces, n_last_frames=2)
@@ -186,6 +202,12 @@ NAN = np.array([np.nan], np.float32)
         (lambda model: denoising_paths(model, np.zeros(1, np.float32), 0), "n_paths must be an integer >= 1"),
         (lambda model: plot_roll_outs(MultiGoalEnv().arena, [np.zeros((3, 1))]), r"traces\[0\] .* got shape \(3, 1\)"),
         (lambda model: plot_roll_outs(MultiGoalEnv().arena, [np.zeros((3, 2)), np.full((1, 2), np.inf)]), r"traces\[1\]"),
+        (lambda model: compare_roll_outs({}, 2), "panels must hold at least one"),
+        (
+            lambda model: compare_roll_outs({"a": (MultiGoalEnv().arena, [np.zeros(3)])}, 0),
+            "n_columns must be an integer >= 1",
+        ),
+        (lambda model: compare_roll_outs({"a": (MultiGoalEnv().arena, [np.zeros(3)])}, 2), r"traces\[0\]"),
         (lambda model: animate_roll_outs(MultiGoalEnv().arena, [np.zeros((0, 2))]), r"traces\[0\] .* got shape \(0, 2\)"),
         (lambda model: plot_training_course({}), "course must hold 'steps'"),
         (lambda model: plot_training_course({"steps": [1], "train/entropy": []}), "'train/entropy'.* must have 1 values"),
