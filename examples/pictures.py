@@ -20,6 +20,8 @@ from sb3_dqs.extras import require
 
 ENV_ID = "sb3_dqs/MultiGoal-v0"
 N_EPISODES = 40
+# Nats for the whole action, of both policies: wide enough for modes to be seen
+TARGET_ENTROPY = 0.0
 
 
 def main() -> None:
@@ -45,12 +47,14 @@ def main() -> None:
     models, traces, panels = {}, {}, {}
     for algorithm in (DQS, SAC):
         name = algorithm.__name__
-        models[name] = algorithm("MlpPolicy", ENV_ID, seed=0, device="cpu").learn(arguments.steps, progress_bar=True)
-        # Sampled actions, from the same starts; then again, without any learning, with the goal closed that was reached most
-        episodes = roll_out(models[name], envs, seed=0, deterministic=False)
+        model = algorithm("MlpPolicy", ENV_ID, target_entropy=TARGET_ENTROPY, seed=0, device="cpu")
+        models[name] = model.learn(arguments.steps, progress_bar=True)
+        # Sampled actions, all from the centre; then again, without any learning, with the goal closed that was reached most
+        episodes = roll_out(model, envs, seed=0, deterministic=False, options={"start": (0.0, 0.0)})
         favourite = Counter(episode.info["goal"] for episode in episodes if episode.info["is_success"]).most_common(1)
         closed = [goal for goal, _ in favourite]
-        after = roll_out(models[name], envs, seed=0, deterministic=False, options={"closed": closed})
+        options = {"start": (0.0, 0.0), "closed": closed}
+        after = roll_out(model, envs, seed=0, deterministic=False, options=options)
         without = dataclasses.replace(arena, goals=np.delete(arena.goals, closed, axis=0))
         traces[name] = [episode.observations for episode in episodes]
         for world, there, shown in (("four goals", arena, episodes), ("the favourite closed", without, after)):
