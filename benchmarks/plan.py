@@ -209,11 +209,13 @@ def _run(content: dict[str, Any], algorithm: str, environment: str, seed: int) -
     evaluation = {**EVALUATION, **content.get("evaluation", {}), **environment_entry.get("evaluation", {})}
     _check_keys("evaluation", evaluation, tuple(EVALUATION))
     _check_keys("move_favourite", environment_entry.get("move_favourite", {}), MOVE_KEYS)
-    if evaluation["every"] % environment_entry.get("n_envs", 1):
-        raise ValueError(
-            f"environment {environment!r} is evaluated every {evaluation['every']} steps, which is no multiple of its n_envs, "
-            f"{environment_entry['n_envs']}; change either"
-        )
+    n_envs = environment_entry.get("n_envs", 1)
+    counted = {"steps": environment_entry["steps"], "evaluation's every": evaluation["every"]}
+    if "move_favourite" in environment_entry:
+        counted["move_favourite's at"] = environment_entry["move_favourite"]["at"]
+    for name, n_steps in counted.items():
+        if n_steps % n_envs:  # all environments take a step at once, so it would be stepped over
+            raise ValueError(f"environment {environment!r}: {name} must be a multiple of n_envs, {n_envs}, got {n_steps}")
     static = {"temperature": STATIC_TEMPERATURE} if "law" in environment_entry else {}
     return Run(
         algorithm=algorithm,

@@ -25,7 +25,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from sb3_dqs.extras import require
+from sb3_dqs.extras import install_command, require
 
 require("joblib", "tqdm", "yaml")
 
@@ -102,7 +102,7 @@ def run_on_ray(
     try:
         import ray
     except ImportError as error:
-        raise ImportError("--ray-address needs Ray; install it with: pip install 'sb3-dqs[cluster]'") from error
+        raise ImportError(f"--ray-address needs Ray; install it with: {install_command('ray')}") from error
     # The code alone: nobody knows what else lies in a clone, such as environments of gigabytes
     others = [f"/{path.name}" for path in REPOSITORY.iterdir() if path.name not in ("sb3_dqs", "benchmarks")]
     runtime_env = {

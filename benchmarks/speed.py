@@ -120,7 +120,7 @@ def prepared(variant: Variant, env: gym.Env | str, device: str, width: int = WID
     model = algorithm("MlpPolicy", env, **settings)
     model.learn(1_400, log_interval=10**9)  # random actions, no updates
     model.learning_starts = 0
-    # recordings are made within the first eight updates
+    # recordings are made within the first nine updates: the third with the actor
     is_slow = algorithm is PaperDQS and device == "cpu"
     model.train(1 if is_slow else N_UPDATES, model.batch_size)
     return model
@@ -268,6 +268,8 @@ def timed_update(name: str, device: str) -> Callable[[], dict[str, float]]:
     else:
         parts += [
             (model.actor, "forward", "next actions"),
+            (model.policy, "climbed", "points uphill"),
+            (model.policy, "update_average", "averaged critic"),
             (model, "_update_critic", "critic step"),
             (box, "box_posterior_mean", "score target"),
             (model, "_update_actor", "actor step"),
@@ -409,6 +411,7 @@ def report(path: Path) -> None:
     for name, part in parts.items():
         of = part["conditions"]
         captions[name] = f"{of['machine']}, {of['threads']} thread(s), torch {of['versions']['torch']}, commit {of['commit']}"
+        captions[name] += " and changes that were not committed" if of["uncommitted_changes"] else ""
     for part in ("algorithms", "paper"):
         if part not in results:
             continue

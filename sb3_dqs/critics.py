@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torch.utils._pytree import tree_leaves, tree_map
 
 from sb3_dqs.diffusion.estimators import QFunction
-from sb3_dqs.diffusion.networks import apply_modules, without_bookkeeping
+from sb3_dqs.diffusion.networks import apply_modules, has_hooks, without_bookkeeping
 
 Batch = ReplayBufferSamples | DictReplayBufferSamples
 
@@ -245,7 +245,7 @@ def smallest_q_fn(critic: BaseModel, observations: PyTorchObs, n_critics: int | 
 
 def _asks_q_networks(critic: BaseModel) -> bool:
     # the object may have a forward pass of its own
-    return getattr(critic.forward, "__func__", None) in FORWARDS_BY_Q_NETWORKS and not _has_hooks(critic)
+    return getattr(critic.forward, "__func__", None) in FORWARDS_BY_Q_NETWORKS and not has_hooks(critic)
 
 
 def _rows(features: th.Tensor, actions: th.Tensor) -> th.Tensor:
@@ -255,11 +255,11 @@ def _rows(features: th.Tensor, actions: th.Tensor) -> th.Tensor:
 
 def _layers(network: nn.Module) -> list[Callable[[th.Tensor], th.Tensor]]:
     """The layers of an ``nn.Sequential``, as cheap as they can be called; another kind of network as a whole."""
-    if type(network) is not nn.Sequential or _has_hooks(network):
+    if type(network) is not nn.Sequential or has_hooks(network):
         return [network]
     return [
         layer.in_evaluation()
-        if type(layer) is NativeBatchRenorm1d and not layer.training and not _has_hooks(layer)
+        if type(layer) is NativeBatchRenorm1d and not layer.training and not has_hooks(layer)
         else without_bookkeeping(layer)
         for layer in network
     ]
@@ -299,7 +299,7 @@ def _folded(network: nn.Module) -> list[Callable[[th.Tensor], th.Tensor]]:
     The layers of an ``nn.Sequential``, where each batch renormalisation, which is affine in evaluation mode, is part of the
     linear layer behind it; none for another kind of network.
     """
-    if type(network) is not nn.Sequential or _has_hooks(network):
+    if type(network) is not nn.Sequential or has_hooks(network):
         return []
     layers: list[Callable[[th.Tensor], th.Tensor]] = []
     waiting: BatchRenorm | None = None
@@ -309,10 +309,10 @@ def _folded(network: nn.Module) -> list[Callable[[th.Tensor], th.Tensor]]:
             and type(layer) in FOLDED
             and not layer.training
             and waiting is None
-            and not _has_hooks(layer)
+            and not has_hooks(layer)
         ):
             waiting = layer
-        elif type(layer) is nn.Linear and not _has_hooks(layer):
+        elif type(layer) is nn.Linear and not has_hooks(layer):
             layers.append(_Affine(layer.weight, layer.bias) if waiting is None else _fold(waiting, layer))
             waiting = None
         else:
@@ -329,7 +329,3 @@ def _fold(norm: BatchRenorm, linear: nn.Linear) -> _Affine:
     weight = linear.weight * scale
     bias = F.linear(shift, linear.weight, linear.bias)
     return _Affine(weight, bias)
-
-
-def _has_hooks(module: nn.Module) -> bool:
-    return bool(module._forward_hooks or module._forward_pre_hooks)

@@ -87,9 +87,14 @@ def apply_modules(modules: Iterable[Callable[[th.Tensor], th.Tensor]], hidden: t
     return hidden
 
 
+def has_hooks(module: nn.Module) -> bool:
+    """Whether calling the module does more than its forward pass."""
+    return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
 def without_bookkeeping(module: nn.Module) -> Callable[[th.Tensor], th.Tensor]:
     """The function that a plain module computes: for one row, calling the module itself takes as long as computing it."""
-    if module._forward_hooks or module._forward_pre_hooks:
+    if has_hooks(module):
         return module
     if type(module) is nn.Linear:
         return functools.partial(F.linear, weight=module.weight, bias=module.bias)

@@ -7,12 +7,13 @@ import numpy as np
 from gymnasium import spaces
 
 from sb3_dqs.envs.arena import Arena, checked_vector
+from sb3_dqs.extras import install_command
 
 try:
     from gymnasium_robotics.envs.maze.point_maze import PointMazeEnv as RoboticsPointMazeEnv
 except ImportError as error:
     raise gym.error.DependencyNotInstalled(
-        "sb3_dqs/PointMaze-v0 needs gymnasium-robotics; install it with: pip install 'sb3-dqs[maze]'"
+        f"sb3_dqs/PointMaze-v0 needs gymnasium-robotics; install it with: {install_command('gymnasium_robotics')}"
     ) from error
 
 # 1 wall, r start, g goal

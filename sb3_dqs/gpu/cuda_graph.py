@@ -10,6 +10,7 @@ from stable_baselines3.common.type_aliases import TensorDict
 
 from sb3_dqs.critics import Batch
 from sb3_dqs.dqs import DQS, Figures
+from sb3_dqs.extras import install_command
 from sb3_dqs.settings import settings_of
 
 # Updates before the replays begin: optimisers, cuBLAS and autograd make their own tensors in the first ones.
@@ -74,7 +75,8 @@ class CudaGraphDQS(DQS):
         try:
             from tensordict.nn import CudaGraphModule
         except ImportError as error:
-            raise ImportError("CudaGraphDQS needs tensordict; install it with: pip install 'sb3-dqs[gpu]'") from error
+            hint = install_command("tensordict")
+            raise ImportError(f"CudaGraphDQS needs tensordict; install it with: {hint}") from error
         return CudaGraphModule(update, warmup=N_WARM_UP_CALLS, device=self.device)  # type: ignore[arg-type]
 
     def _hold_learning_rates(self) -> None:

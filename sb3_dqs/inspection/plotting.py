@@ -11,6 +11,7 @@ from sb3_dqs.checks import InputError, as_integer
 from sb3_dqs.diffusion.estimators import QFunction
 from sb3_dqs.dqs import DQS
 from sb3_dqs.envs.arena import Arena
+from sb3_dqs.extras import install_command
 from sb3_dqs.inspection.evaluation import N_BINS, q_values_at, repeated, sample_actions
 from sb3_dqs.inspection.metrics import ROUNDING, boltzmann_masses, total_variation, total_variation_of_exact_draws
 
@@ -383,9 +384,8 @@ def _figure(n_rows: int, n_columns: int, size: tuple[float, float], sharex: bool
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError(
-            "sb3_dqs.inspection.plotting needs matplotlib; install it with: pip install 'sb3-dqs[plots]'"
-        ) from error
+        hint = install_command("matplotlib")
+        raise ImportError(f"sb3_dqs.inspection.plotting needs matplotlib; install it with: {hint}") from error
     figure = Figure(figsize=size, layout="constrained")
     figure.subplots(n_rows, n_columns, sharex=sharex)
     return figure

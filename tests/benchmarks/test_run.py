@@ -383,10 +383,23 @@ def test_several_environments_are_acted_in_at_once_also_after_an_interruption(tm
     assert [record["steps"] for record in store.load(run)["records"]] == [30, 60]
 
 
-def test_evaluations_that_several_environments_would_step_over_are_refused(tmp_path):
-    spec = {"id": "Pendulum-v1", "steps": 60, "n_envs": 7}
-    with pytest.raises(ValueError, match=r"'Several' is evaluated every 40 steps, which is no multiple of its n_envs, 7"):
-        write_tier(tmp_path / "several.yml", environments={"Several": spec})
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        (
+            {"steps": 63, "n_envs": 7, "evaluation": {"every": 40}},
+            "evaluation's every must be a multiple .* 7, got 40",
+        ),
+        ({"steps": 60, "n_envs": 7, "evaluation": {"every": 35}}, "steps must be a multiple of n_envs, 7, got 60"),
+        (
+            {"steps": 60, "n_envs": 2, "evaluation": {"every": 30}, "move_favourite": {"at": 15}},
+            "move_favourite's at must be a multiple of n_envs, 2, got 15",
+        ),
+    ],
+)
+def test_what_several_environments_would_step_over_is_refused(spec, message, tmp_path):
+    with pytest.raises(ValueError, match=f"environment 'Several': {message}"):
+        write_tier(tmp_path / "several.yml", environments={"Several": {"id": "Pendulum-v1", **spec}})
 
 
 def test_the_favourite_goal_moves_and_stays_moved_where_the_run_goes_on(tmp_path, monkeypatch):
