@@ -94,7 +94,7 @@ class DQS(ExploringAlgorithm):
         exp(Q / temperature) more closely than the actor alone lets it; 0 for none
     :param n_climb_points: points uphill of each next action that TD targets choose from, together with the action itself,
         by one of the critics that the policy follows: the policy that is evaluated is greedier than the one that explores. 0
-        evaluates the actions of the actor as they are.
+        evaluates the actions of the actor as they are. With ``n_critics=1`` the critic that chooses is the one that judges.
     :param exploration_correlation_time: steps over which the actions that ``learn()`` takes stay correlated within an episode,
         see :class:`~sb3_dqs.exploration.CorrelatedNoise`, until the cooling is over; 0 for independent actions, such as
         ``predict()`` always takes
