@@ -26,7 +26,7 @@ train: $(STAMP)
 agents: $(STAMP)
 	$(BIN)/python examples/agents.py
 
-# Those of README and documentation, and a film, of an agent that is trained for them: some minutes
+# Those of README and documentation, and a film, of two agents that are trained for them: some minutes
 pictures: $(STAMP)
 	$(BIN)/python examples/pictures.py --output docs/pictures
 
