@@ -14,7 +14,7 @@ from stable_baselines3 import SAC, TD3
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from sb3_dqs import DQS, PaperDQS
-from sb3_dqs.checks import check_choice
+from sb3_dqs.checks import as_integer, check_choice
 from sb3_dqs.diffusion.corrector import Corrector
 from sb3_dqs.temperature import AutomaticTemperature, ScheduledTemperature
 
@@ -62,9 +62,9 @@ class Run:
     :param environment: name in the tier
     :param env_spec: ``id``, ``kwargs``, ``wrappers`` (of ``gymnasium.wrappers``), ``imports`` (modules that register it) and
         ``action_repeat`` (steps of the environment per action), ``n_envs`` (environments that the agent acts in at once, whose
-        steps are counted together), ``move_favourite`` (of the goals of an arena, the one that is
-        reached most is moved after the evaluation ``at`` a step, to its place in the list ``to``; the agent has recovered when
-        its sampled episodes return ``recovered_at``), or ``law``, the name of a static target
+        steps are counted together), ``move_favourite`` (of the goals of an arena, the one that is reached most is moved after
+        the evaluation ``at`` a step, to its place in the list ``to``; the agent has recovered when its sampled episodes return
+        ``recovered_at``), or ``law``, the name of a static target
     :param seed: of training
     :param steps: of the agent; updates, for a static target
     :param evaluation: ``every`` (steps), ``episodes`` (deterministic), ``stochastic_episodes``, ``deterministic_forms``
@@ -209,7 +209,8 @@ def _run(content: dict[str, Any], algorithm: str, environment: str, seed: int) -
     evaluation = {**EVALUATION, **content.get("evaluation", {}), **environment_entry.get("evaluation", {})}
     _check_keys("evaluation", evaluation, tuple(EVALUATION))
     _check_keys("move_favourite", environment_entry.get("move_favourite", {}), MOVE_KEYS)
-    n_envs = environment_entry.get("n_envs", 1)
+    where = f"n_envs of environment {environment!r}"
+    n_envs = as_integer(where, environment_entry.get("n_envs", 1), 1, "it is how many the agent acts in at once")
     counted = {"steps": environment_entry["steps"], "evaluation's every": evaluation["every"]}
     if "move_favourite" in environment_entry:
         counted["move_favourite's at"] = environment_entry["move_favourite"]["at"]

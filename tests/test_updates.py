@@ -12,7 +12,7 @@ from torch import nn
 
 import sb3_dqs.dqs
 from sb3_dqs import DQS, PaperDQS
-from sb3_dqs.critics import smallest_q_fn
+from sb3_dqs.critics import smallest_q, smallest_q_fn
 from sb3_dqs.diffusion.box import BoxDiffusion
 from sb3_dqs.dqs import observations_to_go_on_from
 from sb3_dqs.inspection.evaluation import ExactPolicy, q_values_at
@@ -280,6 +280,16 @@ def test_td_targets_ask_the_critic_for_the_best_actions_by_the_average(n_climb_p
     assert critic is model.critic
     # the average falls along the action: a stride of 0.8 is the best of all, or the wall
     assert th.allclose(asked, (drawn[0] - 0.8).clamp(min=-1.0) if n_climb_points else drawn[0])
+
+
+def test_one_critic_of_the_average_chooses_where_td_targets_climb():
+    model = with_opposite_average(n_climb_points=3)
+    _, second = model.policy.critic_average.q_networks
+    # the second one rises along the action, and is the smaller one below 0
+    second[-1].weight.data.neg_()
+    start = th.full((3, 1), -0.1)
+    assert smallest_q(model.policy.critic_average, th.zeros(3, 3), start[None]).amax() < 0
+    assert th.allclose(model.policy.climbed(th.zeros(3, 3), start, 3), start - 0.8)
 
 
 def test_the_actor_learns_the_law_of_the_average():

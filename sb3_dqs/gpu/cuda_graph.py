@@ -21,10 +21,10 @@ class CudaGraphDQS(DQS):
     """
     :class:`~sb3_dqs.dqs.DQS` whose updates are recorded as CUDA graphs and replayed, which spares the host most of its work.
 
-    It needs tensordict, ``pip install 'sb3-dqs[gpu]'``. Settings are those of DQS, and a
-    file saved by either can be loaded by the other. Where a setting changes or parameters are loaded, updates are recorded
-    anew. On another device than a GPU they run as those of DQS, with a warning. The published algorithm is recorded by
-    ``class CudaGraphPaperDQS(CudaGraphDQS, PaperDQS)``, with nothing in it.
+    It needs tensordict, ``pip install 'sb3-dqs[gpu]'``. Settings are those of DQS, and a file saved by either can be loaded by
+    the other. Where a setting changes or parameters are loaded, updates are recorded anew. On another device than a GPU they
+    run as those of DQS, with a warning. The published algorithm is recorded by ``class CudaGraphPaperDQS(CudaGraphDQS,
+    PaperDQS)``, with nothing in it.
 
     An update that waits for the device cannot be recorded, and raises an error: for instance with sb3-contrib's own
     ``CrossQCritic``, whose ``BatchRenorm`` looks at its number of steps from the host; the default critic does not.
