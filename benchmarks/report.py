@@ -16,6 +16,8 @@ import base64
 import functools
 import html
 import itertools
+import math
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,6 +29,7 @@ from sb3_dqs.extras import require
 require("matplotlib", "rliable", "yaml")
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rliable import library as rliable
 from rliable import metrics as rliable_metrics
@@ -39,6 +42,7 @@ N_BOOTSTRAP = 2_000
 BOOTSTRAP_SEED = 0
 # Resampling fewer seeds than this says nothing about the spread between seeds
 MIN_SEEDS_FOR_INTERVAL = 3
+PANELS_PER_ROW = 3
 # Of published curves: grey, told apart by dashes and markers
 LINE_STYLES = ("-", "--", ":", "-.", "o-", "s--", "^:", "v-.")
 
@@ -187,6 +191,29 @@ def score_table(groups: Groups, tier: Tier) -> Table | None:
     return Table("Score", note, header, rows)
 
 
+def returns_table(groups: Groups, tier: Tier) -> Table | None:
+    """
+    Deterministic returns in each environment with a scale at the steps that the tier names, of every algorithm that has a
+    result there and of the published methods.
+    """
+    environments = [name for name in tier.scales if any(of == name for _, of in groups)]
+    columns = [(name, step) for name in environments for step in tier.score_at]
+    if not columns:
+        return None
+    rows = []
+    for algorithm in scored_pairs(groups, tier):
+        of_algorithm = [(groups.get((algorithm, name), []), step) for name, step in columns]
+        cells = [_mean_and_range([returns_at(x, step) for x in results]) if results else "" for results, step in of_algorithm]
+        rows.append([algorithm, _n_seeds({len(results) for results, _ in of_algorithm if results}), *cells])
+    for method in tier.published_methods:
+        published = [_published_returns(tier, name, method).get(step) for name, step in columns]
+        if any(value is not None for value in published):
+            rows.append([f"{method}, published", "", *("" if value is None else f"{value:.0f}" for value in published)])
+    note = "Mean over seeds (smallest to largest). Published rows are means over seeds, on older versions of the tasks."
+    header = ["algorithm", "seeds", *(f"{name}, {step:,} steps" for name, step in columns)]
+    return Table("Deterministic returns", note, header, rows)
+
+
 def _published_returns(tier: Tier, environment: str, method: str) -> dict[int, float]:
     """Steps of the agent -> mean return; empty where nothing is published."""
     curve = published_curves().get(tier.published_tasks.get(environment, ""), {}).get(method, {})
@@ -329,29 +356,56 @@ def origin_table(groups: Groups, missing: Sequence[Run], tier: Tier) -> Table:
     return Table("Where the results are from", "More than one value in a row: results of different code.", ["", ""], rows)
 
 
-def curves(groups: Groups, environment: str, over: str, tier: Tier) -> Figure:
+def curves(groups: Groups, environments: Sequence[str], over: str, tier: Tier) -> Figure:
     """
-    Deterministic returns over steps or over training time.
+    Deterministic returns over steps or over training time, one panel for each environment.
 
     Time is that of the processor where runs were trained on one thread of it, since they may have shared the machine, and
     time on the clock else.
 
     :param groups: results
-    :param environment: name in the tier
+    :param environments: names in the tier
     :param over: ``"steps"`` or ``"time"``
     :param tier: whose published methods are drawn beside them, over steps
-    :return: a line of interquartile means over seeds for each algorithm, with 95 % bootstrap bands; thin lines of published
-        means
+    :return: lines of interquartile means over seeds for each algorithm, with 95 % bootstrap bands; thin lines of published
+        means; of several panels, the last place is that of the legend
     """
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.subplots()
+    if len(environments) == 1:
+        figure = Figure(figsize=(6, 4), layout="constrained")
+        panels = [figure.subplots()]
+    else:
+        n_rows = math.ceil((len(environments) + 1) / PANELS_PER_ROW)
+        figure = Figure(figsize=(4 * PANELS_PER_ROW, 3 * n_rows), layout="constrained")
+        places = figure.subplots(n_rows, PANELS_PER_ROW).flatten()
+        panels = list(places[: len(environments)])
+        for place in places[len(environments) :]:
+            place.set_axis_off()
+    for axes, environment in zip(panels, environments, strict=True):
+        _draw_curves(axes, groups, environment, over, tier)
+        axes.set_title(environment)
+        axes.grid(alpha=0.3)
+    handles = {label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    counts = {name: {len(groups[name, where]) for where in environments if (name, where) in groups} for name, _ in groups}
+    labels = [f"{name} ({_n_seeds(counts[name])})" if name in counts else name for name in handles]
+    is_alone = len(environments) == 1
+    (panels[0] if is_alone else places[len(environments)]).legend(
+        list(handles.values()),
+        labels,
+        loc="best" if is_alone else "upper left",
+        fontsize="x-small" if tier.published_methods else "small",
+    )
+    return figure
+
+
+def _draw_curves(axes: Axes, groups: Groups, environment: str, over: str, tier: Tier) -> None:
     algorithms = list(dict.fromkeys(algorithm for algorithm, _ in groups))
-    devices = {result["machine"]["device"] for (_, name), each in groups.items() if name == environment for result in each}
+    of_environment = {
+        algorithm: results for (algorithm, name), results in groups.items() if name == environment and results[0]["records"]
+    }
+    devices = {result["machine"]["device"] for results in of_environment.values() for result in results}
     time = "cpu_seconds" if devices == {"cpu"} else "seconds"
     clock = "steps" if over == "steps" else time
-    for (algorithm, name), results in groups.items():
-        if name != environment or not results[0]["records"]:
-            continue
+    for algorithm, results in of_environment.items():
         returns = np.stack([returns_over_steps(result)[1] for result in results])
         x = np.mean([[record[clock] for record in result["records"]] for result in results], axis=0)
         scores = {algorithm: returns[:, None, :]}
@@ -359,17 +413,16 @@ def curves(groups: Groups, environment: str, over: str, tier: Tier) -> Figure:
         means, bands = rliable.get_interval_estimates(scores, _iqm_of_each_evaluation, reps=N_BOOTSTRAP)
         x = x if over == "steps" else x / 60
         colour = f"C{algorithms.index(algorithm) % 10}"  # the same in every picture
-        axes.plot(x, means[algorithm], marker=".", label=f"{algorithm} ({len(results)} seeds)", color=colour)
+        axes.plot(x, means[algorithm], marker=".", label=algorithm, color=colour)
         if len(results) >= MIN_SEEDS_FOR_INTERVAL:
             axes.fill_between(x, *bands[algorithm], alpha=0.2, color=colour, linewidth=0)
     if over == "steps":
-        last = max(
-            result["records"][-1]["steps"] for (_, name), each in groups.items() if name == environment for result in each
-        )
+        last = max(result["records"][-1]["steps"] for results in of_environment.values() for result in results)
         for method, style in zip(tier.published_methods, itertools.cycle(LINE_STYLES), strict=False):
             published = {step: mean for step, mean in _published_returns(tier, environment, method).items() if step <= last}
             if published:
-                label = f"{method}, published ({tier.published_tasks[environment]})"
+                version = re.search(r"-(v\d+)$", tier.published_tasks[environment])
+                label = f"{method}, published{f' ({version[1]})' if version else ''}"
                 axes.plot(
                     list(published), list(published.values()), style, label=label, color="0.5", linewidth=0.8, markersize=3
                 )
@@ -380,10 +433,13 @@ def curves(groups: Groups, environment: str, over: str, tier: Tier) -> Figure:
         "seconds": "minutes of training (wall clock, mean over seeds)",
     }
     axes.set(xlabel=labels[clock], ylabel="deterministic return")
-    axes.set_title(environment)
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize="x-small" if tier.published_methods else "small")
-    return figure
+
+
+def _n_seeds(counts: set[int]) -> str:
+    """How many an algorithm has, from the fewest to the most where environments differ."""
+    if counts == {1}:
+        return "1 seed"
+    return f"{min(counts)} seeds" if len(counts) == 1 else f"{min(counts)} to {max(counts)} seeds"
 
 
 def write_report(tier: Tier, store: Store, groups: Groups, missing: Sequence[Run]) -> Path:
@@ -406,16 +462,24 @@ def write_report(tier: Tier, store: Store, groups: Groups, missing: Sequence[Run
         add(table)
     for table in aggregate_tables(groups, tier):
         add(table)
+
+    def draw(name: str, shown: Sequence[str]) -> None:
+        for over in ("steps", "time"):
+            path = store.folder / f"{name}_{over}.png"
+            curves(groups, shown, over, tier).savefig(path, dpi=110)
+            markdown.append(f"![{name} over {over}]({path.name})\n")
+            encoded = base64.b64encode(path.read_bytes()).decode()
+            page.append(f'<img alt="{html.escape(name)} over {over}" src="data:image/png;base64,{encoded}">')
+
+    if (table := returns_table(groups, tier)) is not None:
+        add(table)
+    recorded = [name for name in environments if any(r[0]["records"] for (_, of), r in groups.items() if of == name)]
+    if len(recorded) > 1:
+        draw("all", recorded)
     for environment in environments:
         add(environment_table(groups, tier, environment))
-        if not any(results[0]["records"] for (_, name), results in groups.items() if name == environment):
-            continue
-        for over in ("steps", "time"):
-            path = store.folder / f"{environment}_{over}.png"
-            curves(groups, environment, over, tier).savefig(path, dpi=110)
-            markdown.append(f"![{environment} over {over}]({path.name})\n")
-            encoded = base64.b64encode(path.read_bytes()).decode()
-            page.append(f'<img alt="{html.escape(environment)} over {over}" src="data:image/png;base64,{encoded}">')
+        if environment in recorded:
+            draw(environment, [environment])
     add(origin_table(groups, missing, tier))
     write_whole(store.folder / "report.md", "\n".join(markdown))
     write_whole(store.folder / "report.html", PAGE.format(title=html.escape(tier.name), body="\n".join(page)))

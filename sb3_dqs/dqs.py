@@ -1,8 +1,6 @@
 """How does DQS learn? Settings, and ``train()`` as a table of contents over critic, actor and temperature updates."""
 
-import io
 import math
-import pathlib
 from typing import Any, ClassVar, TypeVar
 
 import torch as th
@@ -41,7 +39,7 @@ Figures = dict[str, th.Tensor]
 WALL = 0.99
 
 
-class DQS(ExploringAlgorithm):
+class DQS(settings.LiveSettings, ExploringAlgorithm):
     """
     Diffusion Q-Sampling (DQS)
 
@@ -126,11 +124,6 @@ class DQS(ExploringAlgorithm):
     critic: Any
     critic_target: Any
     thermostat: Temperature
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> "DQS":
-        # before Python itself refuses the names of other algorithms, to tell their counterparts
-        settings.check_argument_names(cls, kwargs)
-        return super().__new__(cls)
 
     def __init__(
         self,
@@ -223,25 +216,13 @@ class DQS(ExploringAlgorithm):
         if _init_setup_model:
             self._setup_model()
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        # a setting of a live model acts from now on, or raises
-        if self.__dict__.get("_is_set_up") and name in settings.settings_of(type(self)):
-            settings.change(self, name, value)
-        else:
-            super().__setattr__(name, value)
-
     def _setup_model(self) -> None:
         self._is_set_up = False
         settings.check_settings(self)
         # SB3 gets more than the user gave: the diffusion's settings, and those of the buffer's returns
         policy_kwargs = {**self.policy_kwargs, **self._policy_settings()}
-        for_sb3 = {"policy_kwargs": policy_kwargs, **settings.replay_buffer_settings(self)}
-        given = {name: getattr(self, name) for name in for_sb3}
-        self.__dict__.update(for_sb3)
-        try:
+        with self.holding(policy_kwargs=policy_kwargs, **settings.replay_buffer_settings(self)):
             super()._setup_model()
-        finally:
-            self.__dict__.update(given)
         self.actor = self.policy.actor
         self.critic = self.policy.critic
         self.critic_target = self.policy.critic_target
@@ -375,13 +356,6 @@ class DQS(ExploringAlgorithm):
         settings.check_replay_buffer(self)
         settings.fit_action_noise(self)
         return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
-
-    @classmethod
-    def load(
-        cls: type[SelfDQS], path: str | pathlib.Path | io.BufferedIOBase, env: GymEnv | None = None, *args: Any, **kwargs: Any
-    ) -> SelfDQS:
-        settings.check_argument_names(cls, set(kwargs) - settings.arguments_of(super().load))
-        return super().load(path, env, *args, **kwargs)
 
     def _excluded_save_params(self) -> list[str]:
         aliases = ["actor", "critic", "critic_target"]

@@ -1,17 +1,20 @@
-"""Are the settings usable, and may they change on a live model? Free functions, whose errors name value and remedy."""
+"""Are the settings usable, and may they change on a live model? Errors name value and remedy."""
 
 import functools
 import inspect
+import io
+import pathlib
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.common.noise import ActionNoise, VectorizedActionNoise
-from stable_baselines3.common.type_aliases import DictReplayBufferSamples, ReplayBufferSamples
+from stable_baselines3.common.type_aliases import DictReplayBufferSamples, GymEnv, ReplayBufferSamples
 
 from sb3_dqs.checks import (
     InputError,
@@ -85,6 +88,53 @@ COUNTERPARTS = {
 ROUNDING = 1e-4
 
 
+SelfLiveSettings = TypeVar("SelfLiveSettings", bound="LiveSettings")
+
+
+class LiveSettings:
+    """
+    An algorithm of SB3's kind that refuses unknown arguments, with a hint, and changes of settings that would not act.
+
+    A class derived from it sets ``_is_set_up`` once its parts are built.
+    """
+
+    def __new__(cls: type[SelfLiveSettings], *args: Any, **kwargs: Any) -> SelfLiveSettings:
+        # before Python itself refuses the names of other algorithms, to tell their counterparts
+        check_argument_names(cls, kwargs)
+        return super().__new__(cls)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # a setting of a live model acts from now on, or raises
+        if self.__dict__.get("_is_set_up") and name in settings_of(type(self)):  # type: ignore[arg-type]
+            change(self, name, value)  # type: ignore[arg-type]
+        else:
+            super().__setattr__(name, value)
+
+    @classmethod
+    def load(
+        cls: type[SelfLiveSettings],
+        path: str | pathlib.Path | io.BufferedIOBase,
+        env: GymEnv | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> SelfLiveSettings:
+        """As in SB3. :raises TypeError: (also a ValueError) if an argument is unknown"""
+        check_argument_names(cls, set(kwargs) - arguments_of(super().load))  # type: ignore[misc]
+        return super().load(path, env, *args, **kwargs)  # type: ignore[misc]
+
+    @contextmanager
+    def holding(self, **others: Any) -> Iterator[None]:
+        """
+        :param others: values that settings have inside, unchecked; afterwards they are as they were
+        """
+        given = {name: getattr(self, name) for name in others}
+        self.__dict__.update(others)
+        try:
+            yield
+        finally:
+            self.__dict__.update(given)
+
+
 class ArgumentError(InputError, TypeError):
     """An argument that does not exist: Python raises TypeError, so that either can be caught."""
 
@@ -98,7 +148,7 @@ def arguments_of(function: Callable) -> set[str]:
 
 
 @functools.cache
-def settings_of(algorithm: type["DQS"]) -> set[str]:
+def settings_of(algorithm: type[LiveSettings]) -> set[str]:
     """
     :param algorithm: DQS or a subclass
     :return: names of the arguments of its constructor and of those of its bases
@@ -111,7 +161,7 @@ def settings_of(algorithm: type["DQS"]) -> set[str]:
     } - NOT_SETTINGS
 
 
-def check_argument_names(algorithm: type["DQS"], names: Any) -> None:
+def check_argument_names(algorithm: type[LiveSettings], names: Any) -> None:
     """
     :param algorithm: DQS or a subclass
     :param names: of arguments that are about to be passed to its constructor or to ``load``

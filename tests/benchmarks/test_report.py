@@ -111,9 +111,9 @@ def test_published_curves_are_drawn_up_to_the_last_step_of_ours():
     tier = load_tier("mujoco")
     records = [{"steps": step, "deterministic": [0.0]} for step in (10_000, 50_000)]
     (axes,) = report.curves(
-        {("sac", "Hopper"): [{"records": records, "machine": {"device": "cpu"}}]}, "Hopper", "steps", tier
+        {("sac", "Hopper"): [{"records": records, "machine": {"device": "cpu"}}]}, ["Hopper"], "steps", tier
     ).axes
-    (line,) = [line for line in axes.lines if line.get_label() == "CrossQ, published (Hopper-v4)"]
+    (line,) = [line for line in axes.lines if line.get_label() == "CrossQ, published (v4)"]
     truth = {step: mean for step, mean in published_curves()["Hopper-v4"]["CrossQ"].items() if step <= 50_000}
     assert dict(zip(line.get_xdata(), line.get_ydata(), strict=True)) == truth
     assert max(truth) == 50_000
@@ -153,12 +153,12 @@ def test_report_holds_aggregates_tables_curves_and_origin(folder):
     assert row(section(text, "ring"), "dqs") == ["dqs", "1", "0.125"]
     assert row(text, "commit") == ["commit", "abc"]
     assert row(text, "runs of the plan without one")[1] == "ring dqs: 2; Second td3: 3"
-    for name in ("First_steps.png", "First_time.png", "Second_steps.png", "Second_time.png"):
+    for name in ("First_steps.png", "First_time.png", "all_steps.png", "all_time.png", "Second_steps.png", "Second_time.png"):
         assert (folder / "results" / name).read_bytes().startswith(b"\x89PNG")
         assert f"({name})" in text
 
     page = (folder / "results" / "report.html").read_text()
-    assert page.count('src="data:image/png;base64,') == 4
+    assert page.count('src="data:image/png;base64,') == 6
     assert "Is a &lt; b?" in page
     assert 'src="First' not in page
 
@@ -239,14 +239,14 @@ def test_intervals_are_those_of_a_stratified_bootstrap_over_seeds(monkeypatch):
 def test_curves_over_time_are_in_minutes(folder):
     tier = load_tier(str(folder / "tiny.yml"))
     groups, _ = load_results(tier, Store(folder / "results"))
-    (axes,) = report.curves(groups, "First", "time", tier).axes
+    (axes,) = report.curves(groups, ["First"], "time", tier).axes
     assert list(axes.lines[0].get_xdata()) == [0.5, 1.0, 1.5]
     assert "CPU time" in axes.get_xlabel()
     # seeds at -20, -19 and -18
     assert axes.lines[0].get_ydata() == pytest.approx([-19.0] * 3)
     for result in groups["dqs", "First"]:
         result["machine"] = {**result["machine"], "device": "cuda"}
-    (axes,) = report.curves(groups, "First", "time", tier).axes
+    (axes,) = report.curves(groups, ["First"], "time", tier).axes
     assert list(axes.lines[0].get_xdata()) == [1.0, 2.0, 3.0]
     assert "wall clock" in axes.get_xlabel()
     assert {text.get_text() for text in axes.get_legend().get_texts()} == {
@@ -267,3 +267,35 @@ def test_without_results_the_report_says_so_and_names_the_command(tmp_path, caps
 def test_a_tier_that_does_not_exist_is_an_error_of_one_line(capsys):
     assert main(["smal"]) == 2
     assert capsys.readouterr().err.startswith("error: tier must be one of")
+
+
+def test_pictures_of_several_environments_share_a_legend(folder):
+    tier = load_tier(str(folder / "tiny.yml"))
+    groups, _ = load_results(tier, Store(folder / "results"))
+    groups["sac", "Second"].pop()
+    first, second, legend = report.curves(groups, ["First", "Second"], "steps", tier).axes
+    assert (first.get_title(), second.get_title()) == ("First", "Second")
+    assert [axes.get_legend() for axes in (first, second)] == [None, None]
+    assert not legend.axison
+    labels = {text.get_text() for text in legend.get_legend().get_texts()}
+    assert labels == {"dqs (3 seeds)", "sac (2 to 3 seeds)", "td3 (3 seeds)"}
+    # an algorithm has one colour in all of them
+    colours = [{line.get_label(): line.get_color() for line in axes.lines} for axes in (first, second)]
+    assert colours[1] == {name: colours[0][name] for name in ("dqs", "sac")}
+
+
+def test_returns_at_the_steps_of_a_tier_stand_beside_the_published_ones():
+    tier = load_tier("mujoco")
+
+    def run(value):
+        return {"records": [{"steps": step, "deterministic": [value, value + 200]} for step in (10_000, 50_000, 100_000)]}
+
+    groups = {("dqs", "Hopper"): [run(2000.0), run(2400.0)], ("dqs", "Ant"): [run(900.0)], ("sac", "Ant"): [run(0.0)]}
+    table = report.returns_table(groups, tier)
+    # in the order of the tier's environments, those with a result alone
+    assert table.header[2:] == ["Hopper, 50,000 steps", "Hopper, 100,000 steps", "Ant, 50,000 steps", "Ant, 100,000 steps"]
+    rows = {row[0]: row[1:] for row in table.rows}
+    assert rows["dqs"] == ["1 to 2 seeds", *["2300 (2100 to 2500)"] * 2, "1000", "1000"]
+    assert rows["sac"] == ["1 seed", "", "", "100", "100"]
+    of_hopper = published_curves()["Hopper-v4"]["CrossQ"]
+    assert rows["CrossQ, published"][:3] == ["", f"{of_hopper[50_000]:.0f}", f"{of_hopper[100_000]:.0f}"]
