@@ -35,7 +35,7 @@ class Plan:
 PLANS = {
     "Pendulum-v1": Plan(10_000),
     "sb3_dqs/MultiGoal-v0": Plan(20_000),
-    "MountainCarContinuous-v0": Plan(50_000),
+    "MountainCarContinuous-v0": Plan(50_000, {"cooling_updates": 20_000}),  # as in hyperparams/dqs.yml
     "HalfCheetah-v5": Plan(100_000, {"learning_starts": 10_000}),
 }
 

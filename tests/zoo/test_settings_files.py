@@ -27,7 +27,8 @@ PROMISED = [
 # What an entry may hold beside what it inherits: facts about the environment. A tuned entry is listed here by name.
 FACTS = {"n_timesteps", "learning_starts", "env_wrapper"}
 # rl-zoo3's own sac.yml takes gamma 0.999 for it, since its speed shows late
-SWIMMER = {"Swimmer-v4", "Swimmer-v5"}
+# Settings that are no facts about the environment, and whose reason the file says
+WITH_A_REASON = {**{f"Swimmer-v{version}": {"gamma"} for version in (4, 5)}, "MountainCarContinuous-v0": {"cooling_updates"}}
 
 
 def read(algo):
@@ -57,7 +58,7 @@ def test_every_entry_says_something_and_nothing_but_facts(algo):
         usable_settings(settings, algo, "this test")
         own = {name for name, value in settings.items() if value != entries["default"].get(name)}
         assert own or env_id == "default", env_id
-        assert own <= FACTS | ({"gamma"} if env_id in SWIMMER else set()), env_id
+        assert own <= FACTS | WITH_A_REASON.get(env_id, set()), env_id
 
 
 def test_warm_up_of_mujoco_is_that_of_the_zoos_own_settings():
