@@ -429,8 +429,8 @@ def _draw_curves(axes: Axes, groups: Groups, environment: str, over: str, tier: 
     n_repeats = tier.action_repeat(environment)
     labels = {
         "steps": "environment steps" if n_repeats == 1 else f"steps of the agent, each {n_repeats} of the environment",
-        "cpu_seconds": "minutes of training on one thread (CPU time, mean over seeds)",
-        "seconds": "minutes of training (wall clock, mean over seeds)",
+        "cpu_seconds": "minutes of training, CPU time of one thread",
+        "seconds": "minutes of training, wall clock",
     }
     axes.set(xlabel=labels[clock], ylabel="deterministic return")
 
