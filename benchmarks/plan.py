@@ -209,7 +209,7 @@ def _run(content: dict[str, Any], algorithm: str, environment: str, seed: int) -
     evaluation = {**EVALUATION, **content.get("evaluation", {}), **environment_entry.get("evaluation", {})}
     _check_keys("evaluation", evaluation, tuple(EVALUATION))
     _check_keys("move_favourite", environment_entry.get("move_favourite", {}), MOVE_KEYS)
-    where = f"n_envs of environment {environment!r}"
+    where = f"environment {environment!r}: n_envs"
     n_envs = as_integer(where, environment_entry.get("n_envs", 1), 1, "it is how many the agent acts in at once")
     counted = {"steps": environment_entry["steps"], "evaluation's every": evaluation["every"]}
     if "move_favourite" in environment_entry:

@@ -390,7 +390,7 @@ def test_several_environments_are_acted_in_at_once_also_after_an_interruption(tm
             {"steps": 63, "n_envs": 7, "evaluation": {"every": 40}},
             "evaluation's every must be a multiple .* 7, got 40",
         ),
-        ({"steps": 60, "n_envs": 0}, "n_envs of environment 'Several' must be an integer >= 1, got 0"),
+        ({"steps": 60, "n_envs": 0}, "n_envs must be an integer >= 1, got 0"),
         ({"steps": 60, "n_envs": 7, "evaluation": {"every": 35}}, "steps must be a multiple of n_envs, 7, got 60"),
         (
             {"steps": 60, "n_envs": 2, "evaluation": {"every": 30}, "move_favourite": {"at": 15}},
@@ -399,7 +399,7 @@ def test_several_environments_are_acted_in_at_once_also_after_an_interruption(tm
     ],
 )
 def test_what_several_environments_would_step_over_is_refused(spec, message, tmp_path):
-    with pytest.raises(ValueError, match=f"(environment 'Several': )?{message}"):
+    with pytest.raises(ValueError, match=f"environment 'Several': {message}"):
         write_tier(tmp_path / "several.yml", environments={"Several": {"id": "Pendulum-v1", **spec}})
 
 
