@@ -268,7 +268,6 @@ def timed_update(name: str, device: str) -> Callable[[], dict[str, float]]:
     else:
         parts += [
             (model.actor, "forward", "next actions"),
-            (model.policy, "climbed", "points uphill"),
             (model.policy, "update_average", "averaged critic"),
             (model, "_update_critic", "critic step"),
             (box, "box_posterior_mean", "score target"),
@@ -310,7 +309,6 @@ def multiplications(
     n_observations: int,
     actor_batch_size: int,
     policy_delay: int,
-    n_climb_points: int,
     n_critics: int = 2,
     embedding_dim: int = 16,
 ) -> float:
@@ -325,19 +323,19 @@ def multiplications(
     critic_rest = width**2 + width
     denoiser_state = n_observations * width
     denoiser_rest = n_actions * width + width**2 + width * n_actions
-    next_actions = batch_size * (denoiser_state + n_diffusion_steps * denoiser_rest)
-    # of one critic: values and gradients at the next actions, values at the points uphill
-    climb_rows = (2 + n_climb_points) * batch_size if n_climb_points else 0
-    climb_state = batch_size * n_observations * width if n_climb_points else 0
-    climb = climb_state + climb_rows * (n_actions * width + critic_rest)
+    # of observation and noisy action to mean and width
+    refiner = (n_observations + n_actions) * width + width**2 + width * 2 * n_actions
+    next_actions = batch_size * (denoiser_state + n_diffusion_steps * denoiser_rest + refiner)
     critic_step = n_critics * 2 * batch_size * 3 * (critic_first + critic_rest)
     proposals = actor_batch_size * n_score_samples
-    # values and gradients at the proposals, values at two uniform actions per point
-    rows = 2 * proposals + 2 * actor_batch_size
+    # values and gradients at the proposals and at a refined action, values at two uniform actions per point
+    rows = 2 * proposals + 4 * actor_batch_size
     score_target = n_critics * (actor_batch_size * n_observations * width + rows * (n_actions * width + critic_rest))
-    # one pass that is trained (three products) and two that measure the guide
-    actor_step = actor_batch_size * (2 * (denoiser_state + embedding_dim * width) + 5 * denoiser_rest)
-    return next_actions + climb + critic_step + (score_target + actor_step) / policy_delay
+    # one pass that is trained (three products) and two that measure the guide; the refiner's first layer needs no gradient of
+    # its input
+    refiner_step = 3 * refiner - (n_observations + n_actions) * width
+    actor_step = actor_batch_size * (2 * (denoiser_state + embedding_dim * width) + 5 * denoiser_rest + refiner_step)
+    return next_actions + critic_step + (score_target + actor_step) / policy_delay
 
 
 def scale(device: str, n_rounds: int) -> dict[str, list[dict[str, float]]]:
@@ -351,7 +349,7 @@ def scale(device: str, n_rounds: int) -> dict[str, list[dict[str, float]]]:
     }
     fixed = {
         "n_observations": N_OBSERVATIONS,
-        **{name: default_of(DQS, name) for name in ("actor_batch_size", "policy_delay", "n_climb_points")},
+        **{name: default_of(DQS, name) for name in ("actor_batch_size", "policy_delay")},
     }
     curves: dict[str, list[dict[str, float]]] = {}
     for setting, values in SCALING.items():

@@ -26,6 +26,7 @@ from sb3_dqs.critics import (
 )
 from sb3_dqs.diffusion.corrector import Corrector
 from sb3_dqs.diffusion.estimators import Regression
+from sb3_dqs.diffusion.refiner import Refiner
 from sb3_dqs.exploration import ExploringAlgorithm
 from sb3_dqs.policies import CnnPolicy, DiffusionActor, DiffusionPolicy, MlpPolicy, MultiInputPolicy
 from sb3_dqs.temperature import AutomaticTemperature, ScheduledTemperature, Temperature, cooled_share
@@ -90,16 +91,13 @@ class DQS(settings.LiveSettings, ExploringAlgorithm):
     :param n_action_candidates: the deterministic action is the best by Q of this many candidates
     :param n_corrector_proposals: proposals around each sampled action that the critic is asked for, so that it follows
         exp(Q / temperature) more closely than the actor alone lets it; 0 for none
-    :param n_climb_points: points uphill of each next action that TD targets choose from, together with the action itself,
-        by one of the critics that the policy follows: the policy that is evaluated is greedier than the one that explores. 0
-        evaluates the actions of the actor as they are. With ``n_critics=1`` the critic that chooses is the one that judges.
     :param exploration_correlation_time: steps over which the actions that ``learn()`` takes stay correlated within an episode,
         see :class:`~sb3_dqs.exploration.CorrelatedNoise`, until the cooling is over; 0 for independent actions, such as
         ``predict()`` always takes
-    :param component_kwargs: rarely changed arguments of the parts: ``{"diffusion": {...}, "corrector": {...},
-        "temperature": {...}}`` of :class:`~sb3_dqs.diffusion.box.BoxDiffusion`,
-        :class:`~sb3_dqs.diffusion.corrector.Corrector`, and :class:`~sb3_dqs.temperature.AutomaticTemperature` or
-        :class:`~sb3_dqs.temperature.ScheduledTemperature`
+    :param component_kwargs: rarely changed arguments of the parts: ``{"diffusion": {...}, "refiner": {...},
+        "corrector": {...}, "temperature": {...}}`` of :class:`~sb3_dqs.diffusion.box.BoxDiffusion`,
+        :class:`~sb3_dqs.diffusion.refiner.Refiner`, :class:`~sb3_dqs.diffusion.corrector.Corrector`, and
+        :class:`~sb3_dqs.temperature.AutomaticTemperature` or :class:`~sb3_dqs.temperature.ScheduledTemperature`
     :param stats_window_size: Window size for the rollout logging, specifying the number of episodes to average
         the reported success rate, mean episode length, and mean reward over
     :param tensorboard_log: the log location for tensorboard (if None, no logging)
@@ -153,7 +151,6 @@ class DQS(settings.LiveSettings, ExploringAlgorithm):
         actor_learning_rate_factor: float = 2.0,
         n_action_candidates: int = 8,
         n_corrector_proposals: int = 8,
-        n_climb_points: int = 3,
         exploration_correlation_time: float = 16.0,
         component_kwargs: dict[str, dict[str, Any]] | None = None,
         stats_window_size: int = 100,
@@ -207,7 +204,6 @@ class DQS(settings.LiveSettings, ExploringAlgorithm):
         self.actor_learning_rate_factor = actor_learning_rate_factor
         self.n_action_candidates = n_action_candidates
         self.n_corrector_proposals = n_corrector_proposals
-        self.n_climb_points = n_climb_points
         self.exploration_correlation_time = exploration_correlation_time
         self.component_kwargs = component_kwargs
         # how far the cooling has come: it never goes back
@@ -235,11 +231,14 @@ class DQS(settings.LiveSettings, ExploringAlgorithm):
         named = {"n_diffusion_steps": self.n_diffusion_steps, "n_score_samples": self.n_score_samples}
         diffusion_class = self.policy_class.actor_class.diffusion_class  # type: ignore[attr-defined]
         rare = settings.component_kwargs(self, "diffusion", diffusion_class, given=named)
+        shape = ("features_dim", "action_dim", "net_arch", "activation_fn")
+        refiner_kwargs = settings.component_kwargs(self, "refiner", Refiner, given=shape)
         corrector = {"n_corrector_proposals": self.n_corrector_proposals}
         return {
             "has_target_network": self.tau < 1,
             "has_average_critic": self.policy_tau < 1,
             "diffusion_kwargs": {**rare, **named},
+            "refiner_kwargs": refiner_kwargs,
             "n_action_candidates": self.n_action_candidates,
             "corrector_kwargs": {**settings.component_kwargs(self, "corrector", Corrector, given=corrector), **corrector},
         }
@@ -287,9 +286,7 @@ class DQS(settings.LiveSettings, ExploringAlgorithm):
         next_observations = observations_to_go_on_from(batch)
         with th.no_grad():
             next_actions = self.actor(next_observations)
-            better_actions = self.policy.climbed(next_observations, next_actions, self.n_climb_points)
-        figures = self._update_critic(batch, next_observations, better_actions)
-        # of the policy's own actions: what climbs often ends at the walls
+        figures = self._update_critic(batch, next_observations, next_actions)
         figures["wall_share"] = (next_actions.abs() > WALL).to(next_actions.dtype).mean()
         self.policy.update_average(self.policy_tau)
         if is_actor_update:
@@ -315,17 +312,19 @@ class DQS(settings.LiveSettings, ExploringAlgorithm):
 
     def _update_actor(self, batch: Batch, next_observations: PyTorchObs, next_actions: th.Tensor) -> Figures:
         with evaluating(self.policy.law_critic):
-            regression = self._regress(batch, next_observations, next_actions)
+            regressions = self._regressions(batch, next_observations, next_actions)
         self.actor.optimizer.zero_grad()
-        regression.loss.backward()
+        th.stack([regression.loss for regression in regressions]).sum().backward()
         self.actor.optimizer.step()
-        self.thermostat.observe(regression.measures)
+        measures = {name: value for regression in regressions for name, value in regression.measures.items()}
+        self.thermostat.observe(measures)
         return {
-            "actor_loss": regression.loss.detach(),
-            "effective_sample_size": regression.measures["effective_sample_size"],
+            # that of the diffusion: the refiner's has no zero to go to
+            "actor_loss": regressions[0].loss.detach(),
+            "effective_sample_size": measures["effective_sample_size"],
         }
 
-    def _regress(self, batch: Batch, next_observations: PyTorchObs, next_actions: th.Tensor) -> Regression:
+    def _regressions(self, batch: Batch, next_observations: PyTorchObs, next_actions: th.Tensor) -> list[Regression]:
         # The first regression points are pairs (s', a') just drawn from the policy for the TD target, which are free and
         # which the entropy is read from; the others are replay pairs. All are random rows of the batch, since hindsight
         # replay puts the real goals first.
@@ -342,7 +341,10 @@ class DQS(settings.LiveSettings, ExploringAlgorithm):
         features = self.actor.extract_features(observations, self.actor.features_extractor)
         q_fn = smallest_q_fn(self.policy.law_critic, observations)
         noise = diffusion.draw_noise(actions)
-        return diffusion.regress(features, actions, n_on_policy, q_fn, self.thermostat.value, noise)
+        of_diffusion = diffusion.regress(features, actions, n_on_policy, q_fn, self.thermostat.value, noise)
+        noise = th.randn_like(actions.repeat(1, 2))
+        normalised = diffusion.normalization(features)
+        return [of_diffusion, self.actor.refiner.regress(normalised, actions, q_fn, self.thermostat.value, noise)]
 
     def learn(
         self: SelfDQS,

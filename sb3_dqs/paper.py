@@ -22,6 +22,7 @@ class PaperActor(DiffusionActor):
     """Actor of the published algorithm: :class:`DiffusionActor` whose sampler draws noise at every step."""
 
     diffusion_class = PaperDiffusion
+    refiner_class = None
 
     def sample_actions(self, features: th.Tensor, start_noise: th.Tensor, callback: PassCallback | None = None) -> th.Tensor:
         shape = (self.diffusion.n_diffusion_steps, *start_noise.shape)
@@ -134,7 +135,6 @@ class PaperDQS(DQS):
             actor_learning_rate_factor=1.0,
             n_action_candidates=1,
             n_corrector_proposals=0,
-            n_climb_points=0,
             exploration_correlation_time=0.0,
             component_kwargs=component_kwargs,
             stats_window_size=stats_window_size,
@@ -154,10 +154,10 @@ class PaperDQS(DQS):
             )
         super()._setup_temperature()
 
-    def _regress(self, batch: Batch, next_observations: PyTorchObs, next_actions: th.Tensor) -> Regression:
+    def _regressions(self, batch: Batch, next_observations: PyTorchObs, next_actions: th.Tensor) -> list[Regression]:
         diffusion, n_points = self.actor.diffusion, min(self.actor_batch_size, len(batch.actions))
         rows = th.rand(len(batch.actions), device=batch.actions.device).argsort()[:n_points]
         observations, actions = tree_map(lambda values: values[rows], (batch.observations, batch.actions))
         features = self.actor.extract_features(observations, self.actor.features_extractor)
         q_fn = smallest_q_fn(self.policy.law_critic, observations)
-        return diffusion.regress(features, actions, q_fn, self.thermostat.value, diffusion.draw_noise(actions))
+        return [diffusion.regress(features, actions, q_fn, self.thermostat.value, diffusion.draw_noise(actions))]

@@ -23,8 +23,8 @@ from torch import nn
 from sb3_dqs.checks import InputError
 from sb3_dqs.critics import BatchRenormCritic, evaluating, smallest_q, smallest_q_fn
 from sb3_dqs.diffusion.box import BoxDiffusion
-from sb3_dqs.diffusion.climb import climb
 from sb3_dqs.diffusion.corrector import Corrector
+from sb3_dqs.diffusion.refiner import Refiner
 from sb3_dqs.diffusion.samplers import PassCallback
 
 START_NOISE_SEED = 0
@@ -83,16 +83,19 @@ class DiffusionActor(BoundedPolicy):
     :param features_extractor: Network to extract features (a CNN when using images, a nn.Flatten() layer otherwise)
     :param features_dim: Number of features
     :param diffusion_kwargs: Settings of the diffusion, see :class:`~sb3_dqs.diffusion.box.BoxDiffusion`
+    :param refiner_kwargs: Settings of the refiner, see :class:`~sb3_dqs.diffusion.refiner.Refiner`
     :param n_action_candidates: Number of fixed start noises; the first one gives the actor's deterministic action
     :param activation_fn: Activation function
     :param normalize_images: Whether to normalize images or not, dividing by 255.0 (True by default)
     """
 
     diffusion_class: ClassVar[type[nn.Module]] = BoxDiffusion
+    refiner_class: ClassVar[type[Refiner] | None] = Refiner
 
     action_space: spaces.Box
     features_extractor: BaseFeaturesExtractor
     diffusion: Any
+    refiner: Any
     start_noise: th.Tensor
 
     def __init__(
@@ -103,6 +106,7 @@ class DiffusionActor(BoundedPolicy):
         features_extractor: BaseFeaturesExtractor,
         features_dim: int,
         diffusion_kwargs: dict[str, Any],
+        refiner_kwargs: dict[str, Any],
         n_action_candidates: int,
         activation_fn: type[nn.Module] = nn.ReLU,
         normalize_images: bool = True,
@@ -118,10 +122,13 @@ class DiffusionActor(BoundedPolicy):
         self.features_dim = features_dim
         self.activation_fn = activation_fn
         self.diffusion_kwargs = diffusion_kwargs
+        self.refiner_kwargs = refiner_kwargs
         self.n_action_candidates = n_action_candidates
         self.action_dim = get_action_dim(action_space)
         self.register_buffer("start_noise", fixed_start_noise(n_action_candidates, self.action_dim), persistent=False)
-        self.diffusion = self.diffusion_class(features_dim, self.action_dim, net_arch, activation_fn, **diffusion_kwargs)
+        shape = (features_dim, self.action_dim, net_arch, activation_fn)
+        self.diffusion = self.diffusion_class(*shape, **diffusion_kwargs)
+        self.refiner = None if self.refiner_class is None else self.refiner_class(*shape, **refiner_kwargs)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         data = super()._get_constructor_parameters()
@@ -132,39 +139,52 @@ class DiffusionActor(BoundedPolicy):
                 features_dim=self.features_dim,
                 activation_fn=self.activation_fn,
                 diffusion_kwargs=self.diffusion_kwargs,
+                refiner_kwargs=self.refiner_kwargs,
                 n_action_candidates=self.n_action_candidates,
             )
         )
         return data
 
-    def forward(self, obs: PyTorchObs, deterministic: bool = False, start_noise: th.Tensor | None = None) -> th.Tensor:
+    @property
+    def noise_dim(self) -> int:
+        """How many random numbers a sampled action takes: where the sampler starts, and what the refiner adds and draws."""
+        return self.action_dim if self.refiner is None else 3 * self.action_dim
+
+    def forward(self, obs: PyTorchObs, deterministic: bool = False, noise: th.Tensor | None = None) -> th.Tensor:
         """
         Sample one action per observation.
 
         :param obs: batch of observations
         :param deterministic: start from the first of the fixed noises instead of random noise
-        :param start_noise: (batch, action_dim), standard normal, where a sample starts; drawn by default
+        :param noise: (batch, noise_dim), standard normal, that makes the sample; drawn by default
         :return: (batch, action_dim), in [-1, 1]
         """
         if deterministic:
             return self.candidate_actions(obs)[0]
         features = self.extract_features(obs, self.features_extractor)
-        if start_noise is None:
-            start_noise = th.randn_like(features[:, :1].expand(-1, self.action_dim))
-        return self.sample_actions(features, start_noise)
+        if noise is None:
+            noise = th.randn_like(features[:, :1].expand(-1, self.noise_dim))
+        start_noise, refiner_noise = noise.tensor_split([self.action_dim], dim=1)
+        return self._refined(features, self.sample_actions(features, start_noise), refiner_noise)
+
+    def _refined(self, features: th.Tensor, actions: th.Tensor, noise: th.Tensor | None = None) -> th.Tensor:
+        if self.refiner is None:
+            return actions
+        return self.refiner.refine(self.diffusion.normalization(features), actions, noise)
 
     def sample_actions(self, features: th.Tensor, start_noise: th.Tensor, callback: PassCallback | None = None) -> th.Tensor:
         """
         :param features: (batch, features_dim)
         :param start_noise: (batch, action_dim), standard normal
         :param callback: called with the noisy actions before each network pass
-        :return: (batch, action_dim), samples of the policy, in [-1, 1]
+        :return: (batch, action_dim), samples of the diffusion, not yet refined, in [-1, 1]
         """
         return self.diffusion.sample_actions(features, start_noise, callback=callback)
 
     def candidate_actions(self, obs: PyTorchObs) -> th.Tensor:
         """
-        Actions from the fixed start noises: functions of observation and weights alone.
+        Actions from the fixed start noises, each the middle of what it is refined to: functions of observation and weights
+        alone.
 
         :param obs: batch of observations
         :return: (n_action_candidates, batch, action_dim), in [-1, 1]
@@ -174,7 +194,7 @@ class DiffusionActor(BoundedPolicy):
         n_candidates, batch_size = self.start_noise.shape[0], features.shape[0]
         start_noise = self.start_noise[:, None].expand(-1, batch_size, -1).flatten(end_dim=1)
         features = features.expand(n_candidates, *features.shape).flatten(end_dim=1)
-        actions = self.diffusion.sample_actions(features, start_noise)
+        actions = self._refined(features, self.diffusion.sample_actions(features, start_noise))
         return actions.view(n_candidates, batch_size, self.action_dim)
 
 
@@ -208,6 +228,7 @@ class DiffusionPolicy(BoundedPolicy):
     :param has_average_critic: whether the policy follows a running average of the critic instead of the critic itself; set
         by :class:`~sb3_dqs.dqs.DQS`
     :param diffusion_kwargs: Settings of the diffusion; set by :class:`~sb3_dqs.dqs.DQS`
+    :param refiner_kwargs: Settings of the refiner; set by :class:`~sb3_dqs.dqs.DQS`
     :param n_action_candidates: Deterministic prediction returns the best of this many actions by the smallest Q of the
         ensemble; set by :class:`~sb3_dqs.dqs.DQS`
     :param corrector_kwargs: of the corrector of sampled actions, see :class:`~sb3_dqs.diffusion.corrector.Corrector`; set by
@@ -245,6 +266,7 @@ class DiffusionPolicy(BoundedPolicy):
         has_target_network: bool,
         has_average_critic: bool,
         diffusion_kwargs: dict[str, Any],
+        refiner_kwargs: dict[str, Any],
         n_action_candidates: int,
         corrector_kwargs: dict[str, Any],
     ):
@@ -268,6 +290,7 @@ class DiffusionPolicy(BoundedPolicy):
         self.has_target_network = has_target_network
         self.has_average_critic = has_average_critic
         self.diffusion_kwargs = diffusion_kwargs
+        self.refiner_kwargs = refiner_kwargs
         self.n_action_candidates = n_action_candidates
         self.corrector_kwargs = corrector_kwargs
         self.corrector = Corrector(**corrector_kwargs)
@@ -319,6 +342,7 @@ class DiffusionPolicy(BoundedPolicy):
                 has_target_network=self.has_target_network,
                 has_average_critic=self.has_average_critic,
                 diffusion_kwargs=self.diffusion_kwargs,
+                refiner_kwargs=self.refiner_kwargs,
                 n_action_candidates=self.n_action_candidates,
                 corrector_kwargs=self.corrector_kwargs,
                 lr_schedule=self._dummy_schedule,  # dummy lr schedule, not needed for loading policy alone
@@ -340,6 +364,7 @@ class DiffusionPolicy(BoundedPolicy):
         kwargs = {
             **self._network_kwargs(actor_arch),
             "diffusion_kwargs": self.diffusion_kwargs,
+            "refiner_kwargs": self.refiner_kwargs,
             "n_action_candidates": self.n_action_candidates,
         }
         return self.actor_class(**self._update_features_extractor(kwargs, features_extractor)).to(self.device)
@@ -405,7 +430,7 @@ class DiffusionPolicy(BoundedPolicy):
     @property
     def noise_dim(self) -> int:
         """How many random numbers a sampled action takes."""
-        return self.actor.action_dim + self.corrector.noise_dim(self.actor.action_dim)
+        return self.actor.noise_dim + self.corrector.noise_dim(self.actor.action_dim)
 
     def forward(self, obs: PyTorchObs, deterministic: bool = False, noise: th.Tensor | None = None) -> th.Tensor:
         """
@@ -413,16 +438,16 @@ class DiffusionPolicy(BoundedPolicy):
 
         :param obs: batch of observations
         :param deterministic: a function of observation and weights alone, instead of a sample of the policy
-        :param noise: (batch, noise_dim), standard normal, that makes the sample: where the actor starts, then the corrector's;
-            drawn by default
+        :param noise: (batch, noise_dim), standard normal, that makes the sample: the actor's, then the corrector's; drawn by
+            default
         :return: (batch, action_dim), in [-1, 1]
         """
         if deterministic:
             return self.best_candidate(obs)
         if noise is None:
             return self.corrected(obs, self.actor(obs))
-        start_noise, corrector_noise = noise.tensor_split([self.actor.action_dim], dim=1)
-        return self.corrected(obs, self.actor(obs, start_noise=start_noise), corrector_noise)
+        actor_noise, corrector_noise = noise.tensor_split([self.actor.noise_dim], dim=1)
+        return self.corrected(obs, self.actor(obs, noise=actor_noise), corrector_noise)
 
     def corrected(self, obs: PyTorchObs, actions: th.Tensor, noise: th.Tensor | None = None) -> th.Tensor:
         """
@@ -437,22 +462,6 @@ class DiffusionPolicy(BoundedPolicy):
             return actions
         with evaluating(self.law_critic):
             return self.corrector(smallest_q_fn(self.law_critic, obs), actions, self.temperature, noise)
-
-    def climbed(self, obs: PyTorchObs, actions: th.Tensor, n_points: int) -> th.Tensor:
-        """
-        Take better actions close by, see :func:`~sb3_dqs.diffusion.climb.climb`, by one of the critics whose law the policy
-        follows. The TD target asks all of them for their smallest value: what one overestimates, another one judges, as in
-        double Q-learning.
-
-        :param obs: batch of observations
-        :param actions: (batch, action_dim), in [-1, 1]
-        :param n_points: that are tried beside each action
-        :return: (batch, action_dim), in [-1, 1]
-        """
-        if n_points == 0:
-            return actions
-        with evaluating(self.law_critic):
-            return climb(smallest_q_fn(self.law_critic, obs, n_critics=1), actions, n_points)
 
     def sample_from(self, observation: np.ndarray | dict[str, np.ndarray], noise: th.Tensor) -> np.ndarray:
         """

@@ -43,7 +43,6 @@ INTEGERS = {
     "policy_delay": (1, "1 updates actor and critic together"),
     "n_action_candidates": (1, "1 takes the first candidate without asking the critic"),
     "n_corrector_proposals": (0, "0 leaves the samples of the actor as they are"),
-    "n_climb_points": (0, "0 evaluates the actions of the actor as they are"),
 }
 
 # Built into networks, buffer or generators when the model is made
@@ -64,7 +63,7 @@ FIXED = {
 }
 
 # Arguments of the policy that DQS itself passes
-BUILT_IN_POLICY_KWARGS = {"diffusion_kwargs", "corrector_kwargs", "has_target_network", "has_average_critic"}
+BUILT_IN_POLICY_KWARGS = {"diffusion_kwargs", "refiner_kwargs", "corrector_kwargs", "has_target_network", "has_average_critic"}
 
 # Not settings that a live model could take: SB3 itself sets them
 NOT_SETTINGS = {"self", "policy", "env", "_init_setup_model"}
@@ -223,7 +222,7 @@ def check_settings(model: "DQS") -> None:
     _check_numbers(model)
     _check_temperature(model)
     _check_replay_buffer_settings(model)
-    components = {"diffusion", "corrector", "temperature"}
+    components = {"diffusion", "refiner", "corrector", "temperature"}
     if not isinstance(model.component_kwargs or {}, dict):
         raise InputError(f"component_kwargs must be a dictionary, got {model.component_kwargs!r}; its keys are {components}")
     for component in model.component_kwargs or {}:

@@ -177,7 +177,7 @@ class AutomaticTemperature(Temperature):
     explores gives up goals that early noise left out, and never visits them again at any later temperature. However fast the
     cooling is, the temperature may follow it.
     Source: the automatic temperature of SAC, arXiv:1812.05905, with plain gradient steps on the log temperature; our
-    deviations: relative to the spread of Q, bounded steps, the mean of two entropies.
+    deviations: relative to the spread of Q, bounded steps.
 
     :param action_dim: size of the action
     :param target_entropy: nats for the whole action vector on the [-1, 1] box; ``"auto"`` is -1 per action dimension
@@ -245,14 +245,13 @@ class AutomaticTemperature(Temperature):
         """
         One step of the dual problem: heat when the entropy is below its target, cool when above.
 
-        The entropy is the mean of two: of the law that the policy aims at and of the law that it samples. The first comes
-        out too low where few proposals count, so alone it would hold the policy too hot. The second alone would cool without
-        end where the policy is still broader than its law; but there the first falls without bound as fewer proposals count.
+        The entropy is that of the policy's actions given the mode that they belong to, see
+        :class:`~sb3_dqs.diffusion.refiner.Refiner`: with a single mode that of the policy, as in SAC.
 
         :param measures: name -> scalar, with all of ``MEASURED``
         """
         super().observe(measures)
-        deficit = self.target - (self.entropy + self.policy_entropy) / 2
+        deficit = self.target - self.policy_entropy
         pace = self._pace()
         max_step = self.max_step * pace
         gain = (self.gain * pace).clamp(max=max(self.gain, NEWTON_GAIN))

@@ -41,7 +41,6 @@ OURS = {
     "actor_learning_rate_factor",
     "n_action_candidates",
     "n_corrector_proposals",
-    "n_climb_points",
     "exploration_correlation_time",
 }
 
@@ -67,7 +66,8 @@ def test_what_is_ours_is_no_setting_of_the_published_algorithm_and_switched_off(
     assert ours - published == OURS
     model = make()
     assert (model.policy_delay, model.actor_learning_rate_factor, model.policy_tau) == (1, 1.0, 1.0)
-    assert (model.n_action_candidates, model.n_corrector_proposals, model.n_climb_points) == (1, 0, 0)
+    assert (model.n_action_candidates, model.n_corrector_proposals) == (1, 0)
+    assert model.actor.refiner is None
     assert model.exploration_correlation_time == 0.0
 
 

@@ -164,7 +164,6 @@ SETTINGS = {
     "actor_learning_rate_factor": Setting(7.0, lambda m: rates(m)[1] / rates(m)[0], pytest.approx(7.0)),
     "n_action_candidates": Setting(3, lambda m: len(m.actor.candidate_actions(th.zeros(1, 2))), 3, is_fixed=True),
     "n_corrector_proposals": Setting(3, lambda m: m.policy.corrector.n_proposals, 3, is_fixed=True),
-    "n_climb_points": Setting(2, lambda m: calls_of(m.policy, "climbed", lambda: trained(m, 1))[0][2], 2),
     "exploration_correlation_time": Setting(
         5.0, lambda m: m.learn(22).exploration_noise.decay, pytest.approx(math.exp(-1 / 5))
     ),
@@ -502,7 +501,6 @@ WHOLE = {
     "policy_delay": 1,
     "n_action_candidates": 3,
     "n_corrector_proposals": 3,
-    "n_climb_points": 2,
     "stats_window_size": 10,
     "train_freq": 2,
     "seed": 3,

@@ -10,9 +10,8 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from torch import nn
 
-import sb3_dqs.dqs
 from sb3_dqs import DQS, PaperDQS
-from sb3_dqs.critics import smallest_q, smallest_q_fn
+from sb3_dqs.critics import smallest_q_fn
 from sb3_dqs.diffusion.box import BoxDiffusion
 from sb3_dqs.dqs import observations_to_go_on_from
 from sb3_dqs.inspection.evaluation import ExactPolicy, q_values_at
@@ -91,8 +90,6 @@ def test_critic_regresses_on_the_smallest_next_q_without_entropy_term(discounts,
 def test_share_of_actions_at_the_walls_is_counted(algorithm):
     model = algorithm("MlpPolicy", "Pendulum-v1")
     model.actor.forward = lambda *args, **kwargs: th.tensor([[1.0], [-0.995], [0.98]])
-    # the points uphill, that TD targets may take, do not count
-    model.policy.climbed = lambda *args: th.ones(3, 1)
     figures = model._update(three_rows(), is_actor_update=False)
     assert figures["wall_share"].item() == pytest.approx(2 / 3)
 
@@ -261,35 +258,6 @@ def test_sampled_actions_are_corrected_towards_the_law_of_the_average():
     actions, _ = model.predict(np.zeros((500, 3), np.float32))
     # mean of exp(-20 a) on [-1, 1]: -coth(20) + 1 / 20
     assert model.policy.scale_action(actions).mean() == pytest.approx(-0.95, abs=0.01)
-
-
-@pytest.mark.parametrize("n_climb_points", [0, 1, 3])
-def test_td_targets_ask_the_critic_for_the_best_actions_by_the_average(n_climb_points, monkeypatch):
-    model = with_opposite_average(n_climb_points=n_climb_points)
-    seen, drawn, values = [], [], sb3_dqs.dqs.transition_values
-
-    def spied(critic, critic_target, observations, actions, next_observations, next_actions):
-        seen.append((critic, next_actions))
-        return values(critic, critic_target, observations, actions, next_observations, next_actions)
-
-    monkeypatch.setattr(sb3_dqs.dqs, "transition_values", spied)
-    forward = model.actor.forward
-    model.actor.forward = lambda *args, **kwargs: drawn.append(forward(*args, **kwargs)) or drawn[-1]
-    model._update(three_rows(), is_actor_update=False)
-    ((critic, asked),) = seen
-    assert critic is model.critic
-    # the average falls along the action: a stride of 0.8 is the best of all, or the wall
-    assert th.allclose(asked, (drawn[0] - 0.8).clamp(min=-1.0) if n_climb_points else drawn[0])
-
-
-def test_one_critic_of_the_average_chooses_where_td_targets_climb():
-    model = with_opposite_average(n_climb_points=3)
-    _, second = model.policy.critic_average.q_networks
-    # the second one rises along the action, and is the smaller one below 0
-    second[-1].weight.data.neg_()
-    start = th.full((3, 1), -0.1)
-    assert smallest_q(model.policy.critic_average, th.zeros(3, 3), start[None]).amax() < 0
-    assert th.allclose(model.policy.climbed(th.zeros(3, 3), start, 3), start - 0.8)
 
 
 def test_the_actor_learns_the_law_of_the_average():

@@ -8,7 +8,7 @@ import torch as th
 from torch import nn
 
 from sb3_dqs.checks import InputError, as_integer, check_choice, check_positive, check_share, check_sigma_range
-from sb3_dqs.diffusion.entropy import boltzmann_entropy, policy_entropy
+from sb3_dqs.diffusion.entropy import boltzmann_entropy
 from sb3_dqs.diffusion.estimators import BOX_ESTIMATORS, Guide, Kept, QFunction, Regression, box_posterior_mean
 from sb3_dqs.diffusion.networks import PreconditionedDenoiser, RunningNormalization
 from sb3_dqs.diffusion.noise import geometric_sigmas, stratified_log_uniform_sigmas
@@ -51,7 +51,7 @@ class BoxDiffusion(nn.Module):
     :param sigma_max: largest noise level, action units
     :param sigma_data: expected standard deviation of an action coordinate, action units
     :param on_policy_share: share of the regression points that are drawn from the policy, in (0, 1]; the others are actions
-        of the replay buffer. The entropies that steer the temperature are read from them.
+        of the replay buffer. The entropy of the law is read from them.
     :param guide_widening: variance of the guided proposals over that of the guessed posterior, > 0
     :param guide_min_relative_variance: their smallest variance over that of the noise, in (0, 1]
     """
@@ -142,12 +142,12 @@ class BoxDiffusion(nn.Module):
 
         :param features: (batch, features_dim), may require gradients
         :param actions: (batch, action_dim), in [-1, 1]; the first ``n_on_policy`` rows were drawn from the policy
-        :param n_on_policy: number of rows that the entropies are estimated from, >= 1
+        :param n_on_policy: number of rows that the entropy is estimated from, >= 1
         :param q_fn: maps actions (n, batch, action_dim) to Q values (n, batch) of the same observations
         :param temperature: scalar > 0, in units of Q
         :param noise: of :meth:`draw_noise`
-        :return: loss, and the measures ``effective_sample_size``; ``entropy`` of the Boltzmann law and ``policy_entropy``,
-            nats per action dimension; ``q_spread``, root mean square over the rows of the standard deviation of Q over the box
+        :return: loss, and the measures ``effective_sample_size``; ``entropy`` of the Boltzmann law, nats per action dimension;
+            ``q_spread``, root mean square over the rows of the standard deviation of Q over the box
         """
         sigma = self._noise_levels(noise.level_uniforms, n_on_policy)
         noisy_actions = actions + sigma * noise.noise
@@ -181,16 +181,12 @@ class BoxDiffusion(nn.Module):
         noise_range, action_dim = (self.sigma_min, self.sigma_max), actions.shape[1]
         with th.no_grad():
             entropy = boltzmann_entropy(posterior.squared_error[drawn], sigma[drawn], noise_range, action_dim)
-            entropy_of_policy = policy_entropy(
-                actions[drawn], noisy_actions[drawn], guide.mean[drawn], sigma[drawn], noise_range, self.sigma_data
-            )
             # half the mean squared difference of two independent draws is the variance
             first_q_values, second_q_values = q_fn(noise.uniform_actions)
             q_variance = (first_q_values - second_q_values).square().mean() / 2
         measures = {
             "effective_sample_size": posterior.effective_sample_size.mean(),
             "entropy": entropy / action_dim,
-            "policy_entropy": entropy_of_policy / action_dim,
             "q_spread": q_variance.sqrt(),
         }
         return Regression(loss, measures)

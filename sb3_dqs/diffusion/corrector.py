@@ -50,19 +50,24 @@ def reflect(points: th.Tensor) -> th.Tensor:
     return 1 - ((points + 1).remainder(4) - 2).abs()
 
 
-def reflected_normal_log_density(points: th.Tensor, centres: th.Tensor, sigma: float) -> th.Tensor:
+def reflected_normal_log_density(points: th.Tensor, centres: th.Tensor, sigma: float | th.Tensor) -> th.Tensor:
     """
     Log-density of ``reflect(centre + sigma * noise)``, from the nearest images of the centre in the mirrors: for sigma up to 1
     those left out are too far away to tell.
 
     :param points: (..., action_dim), in [-1, 1]
     :param centres: (..., action_dim), in [-1, 1]
-    :param sigma: standard deviation > 0, action units
+    :param sigma: standard deviation > 0, action units; (..., action_dim) where it differs
     :return: (...), without the constant of the normal law
     """
     images = th.stack([centres, 2 - centres, -2 - centres, centres + 4, centres - 4], dim=-1)
-    exponents = (points.unsqueeze(-1) - images).square_().mul_(-0.5 / sigma**2)
-    return th.logsumexp(exponents, dim=-1).sum(dim=-1) - points.shape[-1] * math.log(sigma)
+    distances = points.unsqueeze(-1) - images
+    log_normalisation: float | th.Tensor
+    if isinstance(sigma, th.Tensor):
+        distances, log_normalisation = distances / sigma.unsqueeze(-1), sigma.log().sum(dim=-1)
+    else:
+        distances, log_normalisation = distances / sigma, points.shape[-1] * math.log(sigma)
+    return th.logsumexp(distances.square() / -2, dim=-1).sum(dim=-1) - log_normalisation
 
 
 def particle_gibbs(

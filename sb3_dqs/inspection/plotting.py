@@ -116,7 +116,7 @@ def plot_denoising_paths(
 
 def denoising_paths(model: DQS, observation: np.ndarray | dict[str, np.ndarray], n_paths: int) -> np.ndarray:
     """
-    The actor's own sampling, by torch's global generator, before any corrector, or what else a policy does with its actions.
+    The diffusion's own sampling, by torch's global generator, before refiner, corrector and whatever else there is.
 
     :param model: trained or not
     :param observation: one, not batched

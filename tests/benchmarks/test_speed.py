@@ -23,14 +23,13 @@ from sb3_dqs import DQS
 
 
 @pytest.mark.parametrize("n_actions", [1, 6, 38])
-@pytest.mark.parametrize("settings", [{}, {"n_climb_points": 0}, {"n_score_samples": 64, "n_diffusion_steps": 8}])
+@pytest.mark.parametrize("settings", [{}, {"n_score_samples": 64, "n_diffusion_steps": 8}])
 def test_count_of_multiplications_is_that_of_the_matrix_products(n_actions, settings):
     settings = {
         "n_score_samples": 8,
         "n_diffusion_steps": 5,
         "actor_batch_size": 48,
         "policy_delay": 3,
-        "n_climb_points": 3,
         **settings,
     }
     model = prepared((DQS, settings), RandomEnv(17, n_actions), "cpu", width=32, batch_size=64)

@@ -33,13 +33,14 @@ def in_vector(env, normalized=None):
 
 
 def trained(algorithm, policy, observation_space, normalized=None, gain=5.0, **settings):
-    """A model whose last layer is multiplied by a gain; settings that are not given are those of the small one."""
+    """A model whose last layers are multiplied by a gain; settings that are not given are those of the small one."""
     env = in_vector(Asymmetric(observation_space), normalized)
     small = SMALL_PAPER if algorithm is PaperDQS else SMALL
     model = algorithm(policy, env, seed=0, **{**small, **settings}).learn(40)
-    diffusion = model.actor.diffusion
-    last_layer = (diffusion.denoiser if algorithm is DQS else diffusion.score_network).network[-1]
-    last_layer.weight.data *= gain
+    actor = model.actor
+    networks = [actor.diffusion.denoiser, actor.refiner] if algorithm is DQS else [actor.diffusion.score_network]
+    for part in networks:
+        part.network[-1].weight.data *= gain
     return model
 
 

@@ -93,7 +93,6 @@ def test_all_kinds_and_all_numbers_are_tried():
         "actor_batch_size": {32, 64, 128},
         "n_diffusion_steps": {3, 4, 5, 6, 7},
         "n_action_candidates": {1, 2, 4, 8, 16},
-        "n_climb_points": {0, 3, 5},
         "n_corrector_proposals": {0, 4, 8, 16},
         "policy_delay": {1, 2, 3, 4},
         "exploration_correlation_time": {0.0, 4.0, 16.0, 64.0},
@@ -103,7 +102,7 @@ def test_all_kinds_and_all_numbers_are_tried():
 
 def test_defaults_of_dqs_lie_in_the_search_space():
     as_they_are = ("learning_rate", "train_freq", "tau", "n_diffusion_steps", "policy_delay", "actor_learning_rate_factor")
-    as_they_are += ("exploration_correlation_time", "cooling_updates", "policy_tau", "n_climb_points", "n_corrector_proposals")
+    as_they_are += ("exploration_correlation_time", "cooling_updates", "policy_tau", "n_corrector_proposals")
     powers = ("batch_size", "n_score_samples", "actor_batch_size", "n_action_candidates")
     params = {
         **{name: DEFAULTS[name] for name in as_they_are},

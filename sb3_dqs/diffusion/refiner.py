@@ -1,0 +1,115 @@
+"""
+Which good action does a sample stand for? A learned draw from the posterior p(a | x) of exp(Q / temperature) on the box.
+
+A diffusion that regresses on a critic which changes with every update learns the average of the laws that it has seen, which
+is wide. The Gaussian that is fitted here by gradients of Q averages gradients instead of laws, so it stays narrow, and since
+it starts from a sample, it stays near the mode that the sample has chosen.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch as th
+from torch import nn
+
+from sb3_dqs.checks import check_positive
+from sb3_dqs.diffusion.corrector import reflect, reflected_normal_log_density
+from sb3_dqs.diffusion.estimators import QFunction, Regression, q_values_and_gradients
+from sb3_dqs.diffusion.networks import mlp
+
+# Of the fitted Gaussian, action units: 1 is nearly uniform on the box
+LOG_SMALLEST_STD = -4.0
+# The untrained one has a standard deviation of 0.62
+UNTRAINED = -2.0
+
+# Of the loss, per squared action unit that a mean lies outside of the box
+WALL_STIFFNESS = 50.0
+
+LOG_ROOT_2_PI = 0.5 * math.log(2 * math.pi)
+
+
+class Refiner(nn.Module):
+    """
+    One step of Gibbs sampling with a learned conditional: noise is added to an action, and a draw of the posterior is taken.
+
+    The posterior of a noisy action x is p(a | x) proportional to exp(Q(a) / temperature) R(a, x), where R is normal noise that
+    is reflected at the walls. A Gaussian g(a | x), reflected as well, is fitted to it by the reverse Kullback-Leibler
+    divergence: narrow where the posterior has several modes.
+    Source: the policy update of SAC, arXiv:1801.01290, in the place of the conditional of a Gibbs step; ours: the condition on
+    a sample of the diffusion, and the noise.
+
+    :param features_dim: size of the normalised observation features
+    :param action_dim: size of the action
+    :param net_arch: sizes of the hidden layers
+    :param activation_fn: activation after each hidden layer
+    :param sigma: standard deviation of the noise > 0, action units: how far an action may move
+    """
+
+    def __init__(
+        self,
+        features_dim: int,
+        action_dim: int,
+        net_arch: Sequence[int],
+        activation_fn: type[nn.Module],
+        sigma: float = 1.0,
+    ):
+        super().__init__()
+        check_positive("sigma", sigma, "the action box has half-width 1")
+        self.sigma = sigma
+        self.network = mlp(features_dim + action_dim, 2 * action_dim, net_arch, activation_fn)
+
+    def forward(self, features: th.Tensor, noisy_actions: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+        """
+        :param features: (batch, features_dim), normalised
+        :param noisy_actions: (batch, action_dim), in [-1, 1]
+        :return: mean and standard deviation of g, each (batch, action_dim), action units
+        """
+        centre, std = self._fit(features, noisy_actions)
+        return centre.clamp(-1.0, 1.0), std
+
+    def _fit(self, features: th.Tensor, noisy_actions: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+        centre, spread = self.network(th.cat([features, noisy_actions / self.sigma], dim=1)).chunk(2, dim=1)
+        return centre, (LOG_SMALLEST_STD * (spread + UNTRAINED).sigmoid()).exp()
+
+    def refine(self, features: th.Tensor, actions: th.Tensor, noise: th.Tensor | None = None) -> th.Tensor:
+        """
+        :param features: (batch, features_dim), normalised
+        :param actions: (batch, action_dim), in [-1, 1], samples of the diffusion
+        :param noise: (batch, 2 * action_dim), standard normal: added to the actions, then of the draw; None for the middle
+            of the posterior around the actions themselves
+        :return: (batch, action_dim), in [-1, 1]
+        """
+        if noise is None:
+            return self(features, actions)[0]
+        added, drawn = noise.chunk(2, dim=1)
+        mean, std = self(features, reflect(th.add(actions, added, alpha=self.sigma)))
+        return reflect(th.addcmul(mean, std, drawn))
+
+    def regress(
+        self, features: th.Tensor, actions: th.Tensor, q_fn: QFunction, temperature: th.Tensor, noise: th.Tensor
+    ) -> Regression:
+        """
+        Divergence of the Gaussian from the posterior, up to a constant, by one draw per point.
+
+        :param features: (batch, features_dim), normalised, may require gradients
+        :param actions: (batch, action_dim), in [-1, 1]
+        :param q_fn: maps actions (n, batch, action_dim) to Q values (n, batch) of the same observations, differentiable
+        :param temperature: scalar > 0, in units of Q
+        :param noise: (batch, 2 * action_dim), standard normal
+        :return: loss, and the measure ``policy_entropy``: that of g, nats per action dimension
+        """
+        added, drawn = noise.chunk(2, dim=1)
+        noisy_actions = reflect(th.add(actions, added, alpha=self.sigma))
+        centre, std = self._fit(features, noisy_actions)
+        mean = centre.clamp(-1.0, 1.0)
+        refined = reflect(th.addcmul(mean, std, drawn))
+        log_density = reflected_normal_log_density(refined, mean, std)
+        log_noise = reflected_normal_log_density(refined, noisy_actions, self.sigma)
+        _, gradients = q_values_and_gradients(q_fn, refined.unsqueeze(0))
+        # of the same gradient as Q, which is asked without a graph through the critic's parameters
+        linearised_q = (gradients.squeeze(0) * refined).sum(dim=1)
+        # beyond a wall Q has no say, and this leads back: tanh would hold there what has once gone far
+        excess = (centre - mean).square().sum(dim=1)
+        loss = (log_density - log_noise - linearised_q / temperature + WALL_STIFFNESS * excess).mean()
+        entropy = LOG_ROOT_2_PI - log_density.detach().mean() / actions.shape[1]
+        return Regression(loss, {"policy_entropy": entropy})

@@ -1,0 +1,136 @@
+"""Is the learned Gaussian the posterior of the law, where that is one, and do samples stay in their mode?"""
+
+import math
+
+import pytest
+import torch as th
+from torch import nn
+
+from sb3_dqs.diffusion.corrector import reflect, reflected_normal_log_density
+from sb3_dqs.diffusion.refiner import Refiner
+
+SIGMA = 0.5
+
+
+def trained_on(q_fn, action_dim, temperature=1.0, n_updates=1_500, draw=None):
+    """A refiner of the law exp(q / temperature), at uniform actions, or at those that are drawn."""
+    th.manual_seed(0)
+    refiner = Refiner(1, action_dim, [64, 64], nn.ReLU, SIGMA)
+    optimizer = th.optim.Adam(refiner.parameters(), lr=3e-3)
+    for update in range(n_updates):
+        optimizer.param_groups[0]["lr"] = 3e-3 * (1 - update / n_updates)
+        actions = 2 * th.rand(256, action_dim) - 1 if draw is None else draw(256)
+        noise = th.randn(256, 2 * action_dim)
+        optimizer.zero_grad()
+        refiner.regress(th.zeros(256, 1), actions, q_fn, th.tensor(temperature), noise).loss.backward()
+        optimizer.step()
+    return refiner
+
+
+def gaussian_q_fn(mean, std, temperature=1.0):
+    """Q whose law at the temperature is N(mean, std^2)."""
+    return lambda actions: -temperature * ((actions - th.tensor(mean)) / th.tensor(std)).square().sum(dim=-1) / 2
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.02])
+def test_posterior_of_a_gaussian_law_is_the_product_of_law_and_noise(temperature):
+    mean, std = [-0.2, 0.1], [0.1, 0.2]
+    refiner = trained_on(gaussian_q_fn(mean, std, temperature), 2, temperature)
+    noisy_actions = th.tensor([[-0.5, 0.0], [0.0, 0.3], [0.4, -0.4]])
+    # precisions add up, and means by their precisions
+    precision = 1 / th.tensor(std) ** 2 + 1 / SIGMA**2
+    expected = (th.tensor(mean) / th.tensor(std) ** 2 + noisy_actions / SIGMA**2) / precision
+    with th.no_grad():
+        found, found_std = refiner(th.zeros(3, 1), noisy_actions)
+    assert th.allclose(found, expected, atol=0.03)
+    assert th.allclose(found_std, precision.rsqrt().expand(3, 2), rtol=0.12)
+
+
+def test_refining_leaves_a_gaussian_law_as_it_is():
+    mean, std = [-0.2, 0.1], [0.1, 0.2]
+    refiner = trained_on(gaussian_q_fn(mean, std), 2)
+    draws = th.tensor(mean) + th.tensor(std) * th.randn(20_000, 2)
+    with th.no_grad():
+        refined = refiner.refine(th.zeros(20_000, 1), draws, th.randn(20_000, 4))
+    assert th.allclose(refined.mean(dim=0), th.tensor(mean), atol=0.02)
+    assert th.allclose(refined.std(dim=0), th.tensor(std), rtol=0.1)
+    # and brings another one there
+    with th.no_grad():
+        refined = refiner.refine(th.zeros(20_000, 1), 2 * th.rand(20_000, 2) - 1, th.randn(20_000, 4))
+    assert th.allclose(refined.std(dim=0), th.tensor(std), rtol=0.3)
+
+
+def test_samples_of_two_peaks_stay_with_their_peak():
+    def q_fn(actions):
+        right, left = (-((actions - peak) / 0.1).square().sum(dim=-1) / 2 for peak in (0.7, -0.7))
+        return th.logaddexp(right, left)
+
+    refiner = trained_on(q_fn, 1)
+    draws = th.where(th.rand(4_000, 1) < 0.3, 0.7, -0.7) + 0.1 * th.randn(4_000, 1)
+    with th.no_grad():
+        refined = refiner.refine(th.zeros(4_000, 1), draws, th.randn(4_000, 2))
+        middles = refiner.refine(th.zeros(2, 1), th.tensor([[0.7], [-0.7]]))
+    # a step of 0.5 crosses the middle, 0.7 away, in 8 % of the draws, and then goes either way
+    assert (refined.sign() == draws.sign()).double().mean() > 0.88
+    assert (refined > 0).double().mean() == pytest.approx(0.3, abs=0.06)
+    assert th.allclose(middles, th.tensor([[0.7], [-0.7]]), atol=0.05)
+    # nothing lies between
+    assert (refined.abs() < 0.3).double().mean() < 0.02
+
+
+def test_entropy_is_that_of_the_gaussian():
+    th.manual_seed(0)
+    refiner = Refiner(1, 3, [], nn.ReLU, SIGMA)
+    for parameter in refiner.parameters():
+        parameter.data.zero_()
+    _, std = refiner(th.zeros(1, 1), th.zeros(1, 3))
+    # the one of an untrained refiner is too wide for the box: narrower, the walls are far
+    refiner.network[-1].bias.data[3:] = 2.0
+    _, std = refiner(th.zeros(1, 1), th.zeros(1, 3))
+    assert std.max() < 0.2
+    noise = th.randn(20_000, 6)
+    measures = refiner.regress(
+        th.zeros(20_000, 1), th.zeros(20_000, 3), gaussian_q_fn([0.0], [1.0]), th.tensor(1.0), noise
+    ).measures
+    expected = 0.5 * math.log(2 * math.pi * math.e) + math.log(std[0, 0].item())
+    assert measures["policy_entropy"].item() == pytest.approx(expected, abs=0.02)
+
+
+def test_gradient_is_that_of_the_divergence_and_the_critic_gets_none():
+    th.manual_seed(0)
+    refiner = Refiner(1, 2, [8], nn.Tanh, SIGMA).double()
+    slope = nn.Parameter(th.tensor(3.0, dtype=th.float64))
+
+    def q_fn(actions):
+        return (slope * actions).sin().sum(dim=-1)
+
+    features, actions, noise = th.zeros(5, 1).double(), (2 * th.rand(5, 2) - 1).double(), th.randn(5, 4).double()
+    temperature = th.tensor(0.3, dtype=th.float64)
+    parameters = list(refiner.parameters())
+    found = th.autograd.grad(refiner.regress(features, actions, q_fn, temperature, noise).loss, parameters)
+
+    noisy_actions = reflect(actions + SIGMA * noise[:, :2])
+    mean, std = refiner(features, noisy_actions)
+    assert mean.abs().max() < 1  # nothing is beyond the walls
+    refined = reflect(mean + std * noise[:, 2:])
+    divergence = (
+        reflected_normal_log_density(refined, mean, std)
+        - reflected_normal_log_density(refined, noisy_actions, SIGMA)
+        - q_fn(refined) / temperature
+    ).mean()
+    for gradient, expected in zip(found, th.autograd.grad(divergence, parameters), strict=True):
+        assert th.allclose(gradient, expected)
+    refiner.regress(features, actions, q_fn, temperature, noise).loss.backward()
+    assert slope.grad is None
+
+
+def test_refined_actions_are_in_the_box_however_large_the_noise():
+    refiner = Refiner(1, 2, [8], nn.ReLU, 3.0)
+    refined = refiner.refine(th.zeros(100, 1), th.ones(100, 2), 30 * th.randn(100, 4))
+    assert refined.abs().max() <= 1
+    assert refined.std() > 0.1
+
+
+def test_sigma_must_be_positive():
+    with pytest.raises(ValueError, match="sigma must be a finite number > 0"):
+        Refiner(1, 1, [8], nn.ReLU, 0.0)
