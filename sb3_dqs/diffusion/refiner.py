@@ -51,7 +51,7 @@ class Refiner(nn.Module):
         action_dim: int,
         net_arch: Sequence[int],
         activation_fn: type[nn.Module],
-        sigma: float = 1.0,
+        sigma: float = 0.5,
     ):
         super().__init__()
         check_positive("sigma", sigma, "the action box has half-width 1")
