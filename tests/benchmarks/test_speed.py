@@ -75,7 +75,6 @@ def test_every_part_of_an_update_is_timed():
     assert set(seconds) == {
         "replay sampling",
         "next actions",
-        "points uphill",
         "averaged critic",
         "critic step",
         "score target",

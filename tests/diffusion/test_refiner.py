@@ -12,17 +12,18 @@ from sb3_dqs.diffusion.refiner import Refiner
 SIGMA = 0.5
 
 
-def trained_on(q_fn, action_dim, temperature=1.0, n_updates=1_500, draw=None):
-    """A refiner of the law exp(q / temperature), at uniform actions, or at those that are drawn."""
+def trained_on(q_fn, action_dim, temperature=1.0, n_updates=1_500):
+    """A refiner of the law exp(q / temperature), at uniform actions, from a temperature of 100 times as much, as in training."""
     th.manual_seed(0)
     refiner = Refiner(1, action_dim, [64, 64], nn.ReLU, SIGMA)
     optimizer = th.optim.Adam(refiner.parameters(), lr=3e-3)
     for update in range(n_updates):
         optimizer.param_groups[0]["lr"] = 3e-3 * (1 - update / n_updates)
-        actions = 2 * th.rand(256, action_dim) - 1 if draw is None else draw(256)
+        actions = 2 * th.rand(256, action_dim) - 1
         noise = th.randn(256, 2 * action_dim)
+        hot = 100.0 ** max(0.0, 1 - 2 * update / n_updates)
         optimizer.zero_grad()
-        refiner.regress(th.zeros(256, 1), actions, q_fn, th.tensor(temperature), noise).loss.backward()
+        refiner.regress(th.zeros(256, 1), actions, q_fn, th.tensor(hot * temperature), noise).loss.backward()
         optimizer.step()
     return refiner
 
