@@ -13,7 +13,7 @@ SIGMA = 0.5
 
 
 def trained_on(q_fn, action_dim, temperature=1.0, n_updates=1_500):
-    """A refiner of the law exp(q / temperature), at uniform actions, from a temperature of 100 times as much, as in training."""
+    """A refiner of the law exp(q / temperature), by uniform actions, cooled from 100 times that temperature as in training."""
     th.manual_seed(0)
     refiner = Refiner(1, action_dim, [64, 64], nn.ReLU, SIGMA)
     optimizer = th.optim.Adam(refiner.parameters(), lr=3e-3)
