@@ -19,8 +19,8 @@ from sb3_dqs.diffusion.networks import mlp
 
 # Of the fitted Gaussian, action units: 1 is nearly uniform on the box
 LOG_SMALLEST_STD = -4.0
-# The untrained one has a standard deviation of 0.5, as the noise: that is the posterior of a uniform law
-UNTRAINED = -1.55
+# The untrained one has a standard deviation of 0.62
+UNTRAINED = -2.0
 
 # Of the loss, per squared action unit that a mean lies outside of the box
 WALL_STIFFNESS = 50.0
