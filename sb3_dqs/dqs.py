@@ -74,7 +74,8 @@ class DQS(settings.LiveSettings, ExploringAlgorithm):
         :class:`~sb3_dqs.temperature.LogLinearSchedule`), or ``"auto"``: learned, so that the policy's entropy follows
         ``target_entropy``
     :param target_entropy: entropy that ``temperature="auto"`` holds the policy at, in nats for the whole action vector on
-        the [-1, 1] box; ``"auto"`` is -1 per action dimension
+        the [-1, 1] box, of one mode of it, see :class:`~sb3_dqs.diffusion.refiner.Refiner`; ``"auto"`` is -1 per action
+        dimension
     :param policy_tau: the soft update coefficient, in (0, 1], of the averaged critic that the policy follows: Q in its law
         exp(Q / temperature). A law at a low temperature jumps with each update of the critic, and an actor that trails it
         learns the average of the laws, which is wide; that of the average is followed. 1 is the critic itself.
