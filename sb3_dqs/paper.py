@@ -146,6 +146,12 @@ class PaperDQS(DQS):
             _init_setup_model=_init_setup_model,
         )
 
+    def _policy_settings(self) -> dict[str, Any]:
+        for part in ("refiner", "corrector"):
+            if isinstance(self.component_kwargs, dict) and part in self.component_kwargs:
+                raise InputError(f"component_kwargs must not hold {part!r}: the published algorithm has none, DQS does")
+        return super()._policy_settings()
+
     def _setup_temperature(self) -> None:
         if isinstance(self.temperature, str):
             raise InputError(
