@@ -71,6 +71,7 @@ def make_policy(observation_space=VECTOR, policy_class=MlpPolicy, **kwargs):
             "has_average_critic": False,
             "diffusion_kwargs": {"n_diffusion_steps": 2, "n_score_samples": 2},
             "n_action_candidates": 1,
+            "refiner_kwargs": {},
             "corrector_kwargs": {"n_corrector_proposals": 0},
             **kwargs,
         },
