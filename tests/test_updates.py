@@ -10,6 +10,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from torch import nn
 
+import sb3_dqs.dqs
 from sb3_dqs import DQS, PaperDQS
 from sb3_dqs.critics import smallest_q_fn
 from sb3_dqs.diffusion.box import BoxDiffusion
@@ -258,6 +259,23 @@ def test_sampled_actions_are_corrected_towards_the_law_of_the_average():
     actions, _ = model.predict(np.zeros((500, 3), np.float32))
     # mean of exp(-20 a) on [-1, 1]: -coth(20) + 1 / 20
     assert model.policy.scale_action(actions).mean() == pytest.approx(-0.95, abs=0.01)
+
+
+def test_td_targets_ask_the_critic_for_refined_actions_of_the_actor(monkeypatch):
+    model = with_opposite_average()
+    seen, refined, values = [], [], sb3_dqs.dqs.transition_values
+
+    def spied(critic, critic_target, observations, actions, next_observations, next_actions):
+        seen.append((critic, next_actions))
+        return values(critic, critic_target, observations, actions, next_observations, next_actions)
+
+    monkeypatch.setattr(sb3_dqs.dqs, "transition_values", spied)
+    refine = model.actor.refiner.refine
+    model.actor.refiner.refine = lambda *args: refined.append(refine(*args)) or refined[-1]
+    model._update(three_rows(), is_actor_update=False)
+    ((critic, asked),) = seen
+    assert critic is model.critic
+    assert th.equal(asked, refined[0])
 
 
 def test_the_actor_learns_the_law_of_the_average():
