@@ -195,7 +195,7 @@ def evaluating(critic: BaseModel) -> Iterator[None]:
         critic.set_training_mode(True)
 
 
-def smallest_q(critic: BaseModel, observations: PyTorchObs, actions: th.Tensor, n_critics: int | None = None) -> th.Tensor:
+def smallest_q(critic: BaseModel, observations: PyTorchObs, actions: th.Tensor) -> th.Tensor:
     """
     The smallest of what ``critic(observations, actions)`` returns, at several actions per observation, for any critic.
 
@@ -204,20 +204,19 @@ def smallest_q(critic: BaseModel, observations: PyTorchObs, actions: th.Tensor, 
     :param critic: maps observations and actions to a tuple of Q values (batch, 1); in evaluation mode, see :func:`evaluating`
     :param observations: of a batch
     :param actions: (n, batch, action_dim), in [-1, 1]
-    :param n_critics: of the ensemble that are asked, from the first one on; None for all
     :return: (n, batch)
     """
     if _asks_q_networks(critic):
         features = critic.extract_features(observations, critic.features_extractor)  # type: ignore[arg-type]
         inputs = _rows(features, actions)
-        q_values = [apply_modules(_layers(network), inputs) for network in critic.q_networks[:n_critics]]  # type: ignore[union-attr, index]
+        q_values = [apply_modules(_layers(network), inputs) for network in critic.q_networks]  # type: ignore[union-attr, index]
     else:
         repeated = tree_map(lambda values: values.expand(len(actions), *values.shape).flatten(end_dim=1), observations)
-        q_values = critic(repeated, actions.flatten(end_dim=1))[:n_critics]
+        q_values = critic(repeated, actions.flatten(end_dim=1))
     return smallest(q_values).view(actions.shape[:-1])
 
 
-def smallest_q_fn(critic: BaseModel, observations: PyTorchObs, n_critics: int | None = None) -> QFunction:
+def smallest_q_fn(critic: BaseModel, observations: PyTorchObs) -> QFunction:
     """
     The critic as a function of the action alone: the one place where SB3's networks meet the diffusion's mathematics.
 
@@ -227,15 +226,14 @@ def smallest_q_fn(critic: BaseModel, observations: PyTorchObs, n_critics: int | 
 
     :param critic: maps observations and actions to a tuple of Q values (batch, 1); in evaluation mode, see :func:`evaluating`
     :param observations: of a batch
-    :param n_critics: of the ensemble that are asked, from the first one on; None for all
     :return: maps actions (n, batch, action_dim) in [-1, 1] to the smallest Q of the ensemble, (n, batch); differentiable
         in the actions
     """
     if not _asks_q_networks(critic) or len(tree_leaves(observations)[0]) < MIN_ROWS_TO_PREPARE:
-        return lambda actions: smallest_q(critic, observations, actions, n_critics)
+        return lambda actions: smallest_q(critic, observations, actions)
     with th.no_grad():
         features = critic.extract_features(observations, critic.features_extractor)  # type: ignore[arg-type]
-        networks = [_conditioned(network, features) for network in critic.q_networks[:n_critics]]  # type: ignore[union-attr, index]
+        networks = [_conditioned(network, features) for network in critic.q_networks]  # type: ignore[union-attr, index]
 
     def q_fn(actions: th.Tensor) -> th.Tensor:
         return th.stack([network(actions) for network in networks]).amin(dim=0)

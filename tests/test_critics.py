@@ -266,9 +266,9 @@ def disturbed(critic):
     return critic
 
 
-def asked_directly(critic, observations, actions, n_critics=None):
-    """Smallest of what the critic, or its first ones, return, (n, batch), by one call for each of n actions."""
-    return th.stack([th.cat(critic(observations, rows)[:n_critics], dim=1).amin(dim=1) for rows in actions])
+def asked_directly(critic, observations, actions):
+    """Smallest of what the critic returns, (n, batch), by one call for each of n actions."""
+    return th.stack([th.cat(critic(observations, rows), dim=1).amin(dim=1) for rows in actions])
 
 
 def values_and_gradients(q_fn, actions):
@@ -281,15 +281,13 @@ def assert_is_the_smallest_q_of_direct_calls(critic, observations):
     n_rows = len(tree_leaves(observations)[0])
     assert n_rows >= MIN_ROWS_TO_PREPARE, "for fewer, the critic is asked as it is"
     actions = th.rand(7, n_rows, 2) * 2 - 1
-    for n_critics in (None, 1):
-        direct = functools.partial(asked_directly, critic, observations, n_critics=n_critics)
-        expected = values_and_gradients(direct, actions)
-        assert expected[1].abs().max() > 1e-4, "a critic that ignores the action would prove nothing"
-        q_fn = smallest_q_fn(critic, observations, n_critics)
-        for _ in range(2):
-            th.testing.assert_close(values_and_gradients(q_fn, actions), expected, rtol=1e-4, atol=1e-5)
-        several = functools.partial(smallest_q, critic, observations, n_critics=n_critics)
-        th.testing.assert_close(values_and_gradients(several, actions), expected, rtol=1e-4, atol=1e-5)
+    expected = values_and_gradients(functools.partial(asked_directly, critic, observations), actions)
+    assert expected[1].abs().max() > 1e-4, "a critic that ignores the action would prove nothing"
+    q_fn = smallest_q_fn(critic, observations)
+    for _ in range(2):
+        th.testing.assert_close(values_and_gradients(q_fn, actions), expected, rtol=1e-4, atol=1e-5)
+    several = functools.partial(smallest_q, critic, observations)
+    th.testing.assert_close(values_and_gradients(several, actions), expected, rtol=1e-4, atol=1e-5)
     assert all(parameter.grad is None for parameter in critic.parameters())
 
 
