@@ -251,6 +251,8 @@ def default_settings(algorithm: type[OffPolicyAlgorithm], settings: dict[str, An
     own, given = _parameters(algorithm), settings.get("component_kwargs", {})
     if "n_corrector_proposals" in own:
         components["corrector"] = Corrector
+    if policy.actor_class.refiner_class is not None:
+        components["refiner"] = policy.actor_class.refiner_class
     defaults["policy_kwargs"] = _defaults_of(policy, given={*own, *settings.get("policy_kwargs", {})})
     defaults["component_kwargs"] = {
         name: _defaults_of(component, given={*own, *given.get(name, {})}) for name, component in components.items()

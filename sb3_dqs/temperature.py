@@ -182,8 +182,9 @@ class AutomaticTemperature(Temperature):
     :param action_dim: size of the action
     :param target_entropy: nats for the whole action vector on the [-1, 1] box; ``"auto"`` is -1 per action dimension
     :param initial: start, > 0, relative to the spread of Q: 3 is a nearly uniform policy
-    :param hot_entropy: first entropy target, nats per action dimension. What the refiner draws has 0.34 where the law is
-        uniform, so that the policy heats up as long as the target is higher, which keeps several modes alive.
+    :param hot_entropy: first entropy target, nats per action dimension. What the refiner draws has less where the law is
+        uniform (0.34 in one and two dimensions, 0.61 in six), so that the policy heats up as long as the target is
+        higher, which keeps several modes alive.
     :param gain: change of the log temperature per update of the actor and nat of entropy error per dimension, > 0. The entropy
         of a Gaussian policy grows by half a nat per dimension and unit of log temperature, so small errors decay within
         about 2 / ``gain`` updates.

@@ -71,7 +71,7 @@ def test_what_is_ours_is_no_setting_of_the_published_algorithm_and_switched_off(
     assert model.exploration_correlation_time == 0.0
 
 
-@pytest.mark.parametrize(("part", "argument"), [("refiner", {"sigma": 0.3}), ("corrector", {"sigmas": [0.3]})])
+@pytest.mark.parametrize(("part", "argument"), [("refiner", {"relative_sigma": 0.3}), ("corrector", {"sigmas": [0.3]})])
 def test_settings_of_parts_that_are_ours_are_refused(part, argument):
     with pytest.raises(ValueError, match=f"component_kwargs must not hold '{part}': the published algorithm has none"):
         make(component_kwargs={part: argument})

@@ -42,7 +42,8 @@ class Refiner(nn.Module):
     :param action_dim: size of the action
     :param net_arch: sizes of the hidden layers
     :param activation_fn: activation after each hidden layer
-    :param sigma: standard deviation of the noise > 0, action units: how far an action may move
+    :param relative_sigma: standard deviation of the noise > 0, in half-diagonals sqrt(action_dim) of the action box: modes lie
+        further apart in more dimensions, and so far an action may move. In one dimension the noise is that of two.
     """
 
     def __init__(
@@ -51,11 +52,12 @@ class Refiner(nn.Module):
         action_dim: int,
         net_arch: Sequence[int],
         activation_fn: type[nn.Module],
-        sigma: float = 0.5,
+        relative_sigma: float = 0.35,
     ):
         super().__init__()
-        check_positive("sigma", sigma, "the action box has half-width 1")
-        self.sigma = sigma
+        check_positive("relative_sigma", relative_sigma, "1 is the half-diagonal of the action box")
+        # with less, even the posterior of a uniform law is narrow, and its entropy hardly tells a hot policy from a cold one
+        self.sigma = relative_sigma * math.sqrt(max(action_dim, 2))
         self.network = mlp(features_dim + action_dim, 2 * action_dim, net_arch, activation_fn)
 
     def forward(self, features: th.Tensor, noisy_actions: th.Tensor) -> tuple[th.Tensor, th.Tensor]:

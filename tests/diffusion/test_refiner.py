@@ -12,10 +12,14 @@ from sb3_dqs.diffusion.refiner import Refiner
 SIGMA = 0.5
 
 
+def refiner_of(sigma, action_dim, net_arch, activation_fn=nn.ReLU):
+    return Refiner(1, action_dim, net_arch, activation_fn, relative_sigma=sigma / math.sqrt(max(action_dim, 2)))
+
+
 def trained_on(q_fn, action_dim, temperature=1.0, n_updates=1_500):
     """A refiner of the law exp(q / temperature), by uniform actions, cooled from 100 times that temperature as in training."""
     th.manual_seed(0)
-    refiner = Refiner(1, action_dim, [64, 64], nn.ReLU, SIGMA)
+    refiner = refiner_of(SIGMA, action_dim, [64, 64])
     optimizer = th.optim.Adam(refiner.parameters(), lr=3e-3)
     for update in range(n_updates):
         optimizer.param_groups[0]["lr"] = 3e-3 * (1 - update / n_updates)
@@ -81,7 +85,7 @@ def test_samples_of_two_peaks_stay_with_their_peak():
 
 def test_entropy_is_that_of_the_gaussian():
     th.manual_seed(0)
-    refiner = Refiner(1, 3, [], nn.ReLU, SIGMA)
+    refiner = refiner_of(SIGMA, 3, [])
     for parameter in refiner.parameters():
         parameter.data.zero_()
     _, std = refiner(th.zeros(1, 1), th.zeros(1, 3))
@@ -99,7 +103,7 @@ def test_entropy_is_that_of_the_gaussian():
 
 def test_gradient_is_that_of_the_divergence_and_the_critic_gets_none():
     th.manual_seed(0)
-    refiner = Refiner(1, 2, [8], nn.Tanh, SIGMA).double()
+    refiner = refiner_of(SIGMA, 2, [8], nn.Tanh).double()
     slope = nn.Parameter(th.tensor(3.0, dtype=th.float64))
 
     def q_fn(actions):
@@ -126,12 +130,22 @@ def test_gradient_is_that_of_the_divergence_and_the_critic_gets_none():
 
 
 def test_refined_actions_are_in_the_box_however_large_the_noise():
-    refiner = Refiner(1, 2, [8], nn.ReLU, 3.0)
+    refiner = refiner_of(3.0, 2, [8])
     refined = refiner.refine(th.zeros(100, 1), th.ones(100, 2), 30 * th.randn(100, 4))
     assert refined.abs().max() <= 1
     assert refined.std() > 0.1
 
 
+def test_modes_at_random_places_are_told_apart_equally_well_in_any_dimension():
+    th.manual_seed(0)
+    for action_dim in (2, 6, 40):
+        sigma = Refiner(1, action_dim, [8], nn.ReLU).sigma
+        first, second = (2 * th.rand(20_000, action_dim) - 1 for _ in range(2))
+        # squared distance over that of the noise decides: two uniform numbers in [-1, 1] are 2/3 apart, squared
+        squared = (first - second).square().sum(dim=1).mean() / sigma**2
+        assert squared.item() == pytest.approx(2 / 3 / 0.35**2, rel=0.05)
+
+
 def test_sigma_must_be_positive():
-    with pytest.raises(ValueError, match="sigma must be a finite number > 0"):
+    with pytest.raises(ValueError, match="relative_sigma must be a finite number > 0"):
         Refiner(1, 1, [8], nn.ReLU, 0.0)
