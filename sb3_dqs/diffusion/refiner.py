@@ -22,6 +22,9 @@ LOG_SMALLEST_STD = -4.0
 # The untrained one has a standard deviation of 0.62
 UNTRAINED = -2.0
 
+# Of the noise, action units
+LARGEST_SIGMA = 1.0
+
 # Of the loss, per squared action unit that a mean lies outside of the box
 WALL_STIFFNESS = 50.0
 
@@ -43,7 +46,8 @@ class Refiner(nn.Module):
     :param net_arch: sizes of the hidden layers
     :param activation_fn: activation after each hidden layer
     :param relative_sigma: standard deviation of the noise > 0, in half-diagonals sqrt(action_dim) of the action box: modes lie
-        further apart in more dimensions, and so far an action may move. In one dimension the noise is that of two.
+        further apart in more dimensions, and so far an action may move. In one dimension the noise is that of two, and it is
+        at most 1.
     """
 
     def __init__(
@@ -56,8 +60,9 @@ class Refiner(nn.Module):
     ):
         super().__init__()
         check_positive("relative_sigma", relative_sigma, "1 is the half-diagonal of the action box")
-        # with less, even the posterior of a uniform law is narrow, and its entropy hardly tells a hot policy from a cold one
-        self.sigma = relative_sigma * math.sqrt(max(action_dim, 2))
+        # With less than that of two, even the posterior of a uniform law is narrow, and its entropy hardly tells a hot policy
+        # from a cold one. With more than 1 the mirrors leave no trace of the action: its correlation is exp(-(pi sigma)^2 / 8).
+        self.sigma = min(relative_sigma * math.sqrt(max(action_dim, 2)), LARGEST_SIGMA)
         self.network = mlp(features_dim + action_dim, 2 * action_dim, net_arch, activation_fn)
 
     def forward(self, features: th.Tensor, noisy_actions: th.Tensor) -> tuple[th.Tensor, th.Tensor]:

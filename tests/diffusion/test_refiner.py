@@ -13,7 +13,9 @@ SIGMA = 0.5
 
 
 def refiner_of(sigma, action_dim, net_arch, activation_fn=nn.ReLU):
-    return Refiner(1, action_dim, net_arch, activation_fn, relative_sigma=sigma / math.sqrt(max(action_dim, 2)))
+    refiner = Refiner(1, action_dim, net_arch, activation_fn, relative_sigma=sigma / math.sqrt(max(action_dim, 2)))
+    assert refiner.sigma == pytest.approx(sigma)
+    return refiner
 
 
 def trained_on(q_fn, action_dim, temperature=1.0, n_updates=1_500):
@@ -130,7 +132,7 @@ def test_gradient_is_that_of_the_divergence_and_the_critic_gets_none():
 
 
 def test_refined_actions_are_in_the_box_however_large_the_noise():
-    refiner = refiner_of(3.0, 2, [8])
+    refiner = refiner_of(1.0, 2, [8])
     refined = refiner.refine(th.zeros(100, 1), th.ones(100, 2), 30 * th.randn(100, 4))
     assert refined.abs().max() <= 1
     assert refined.std() > 0.1
@@ -138,12 +140,23 @@ def test_refined_actions_are_in_the_box_however_large_the_noise():
 
 def test_modes_at_random_places_are_told_apart_equally_well_in_any_dimension():
     th.manual_seed(0)
-    for action_dim in (2, 6, 40):
+    for action_dim in (2, 4, 8):
         sigma = Refiner(1, action_dim, [8], nn.ReLU).sigma
         first, second = (2 * th.rand(20_000, action_dim) - 1 for _ in range(2))
         # squared distance over that of the noise decides: two uniform numbers in [-1, 1] are 2/3 apart, squared
         squared = (first - second).square().sum(dim=1).mean() / sigma**2
         assert squared.item() == pytest.approx(2 / 3 / 0.35**2, rel=0.05)
+
+
+def test_noise_leaves_a_trace_of_the_action_in_many_dimensions_and_has_room_in_one():
+    assert Refiner(1, 1, [8], nn.ReLU).sigma == pytest.approx(0.35 * math.sqrt(2))
+    th.manual_seed(0)
+    actions = 2 * th.rand(4_000, 40) - 1
+    noisy_actions = reflect(actions + Refiner(1, 40, [8], nn.ReLU).sigma * th.randn(4_000, 40))
+    # of cos(pi (a + 1) / 2), the slowest mode between two mirrors, what heat flow leaves after a time of sigma^2 / 2
+    waves = [th.cos(math.pi * (points + 1) / 2) for points in (actions, noisy_actions)]
+    correlation = (waves[0] * waves[1]).mean() / waves[0].square().mean()
+    assert correlation.item() == pytest.approx(math.exp(-(math.pi**2) / 8), abs=0.01)
 
 
 def test_sigma_must_be_positive():
