@@ -61,7 +61,7 @@ class Refiner(nn.Module):
         super().__init__()
         check_positive("relative_sigma", relative_sigma, "1 is the half-diagonal of the action box")
         # With less than that of two, even the posterior of a uniform law is narrow, and its entropy hardly tells a hot policy
-        # from a cold one. With more than 1 the mirrors leave no trace of the action: its correlation is exp(-(pi sigma)^2 / 8).
+        # from a cold one. With more than 1 mirrors leave no trace of the action: its correlation is exp(-(pi sigma)^2 / 8).
         self.sigma = min(relative_sigma * math.sqrt(max(action_dim, 2)), LARGEST_SIGMA)
         self.network = mlp(features_dim + action_dim, 2 * action_dim, net_arch, activation_fn)
 
