@@ -20,7 +20,7 @@ from sb3_dqs.extras import require
 # A panel for each of the keys that tell most, top to bottom in the order in which to look at them
 PANELS = {
     "rollout/ep_rew_mean": "return, mean of the last episodes",
-    "train/policy_entropy": "nats per dimension; uniform: 0.69",
+    "train/policy_entropy": "nats per dimension; uniform: 0.34",
     "train/temperature": "units of Q",
     "train/q_spread": "units of Q",
     "train/mean_q": "units of Q",

@@ -36,8 +36,8 @@ SelfDQS = TypeVar("SelfDQS", bound="DQS")
 
 Figures = dict[str, th.Tensor]
 
-# An action coordinate beyond this share of the box counts as being at the wall.
-WALL = 0.99
+# An action coordinate beyond this share of the box counts as being at the wall: draws of the refiner spread from there
+WALL = 0.9
 
 
 class DQS(settings.LiveSettings, ExploringAlgorithm):
@@ -85,7 +85,7 @@ class DQS(settings.LiveSettings, ExploringAlgorithm):
         exploration fades meanwhile, also where the temperature is not automatic. With n environments and
         ``gradient_steps=-1`` each takes one step per n updates: where goals are hard to find, multiply by n.
     :param n_score_samples: actions per regression point of the actor at which the critic is asked, even
-    :param n_diffusion_steps: network passes per sampled action
+    :param n_diffusion_steps: passes of the diffusion's network per sampled action; the refiner takes one more
     :param actor_batch_size: regression points per actor update; at most the ``batch_size`` rows of the critic's batch
     :param policy_delay: update actor and temperature every this many critic updates
     :param actor_learning_rate_factor: learning rate of the actor over that of the critic, > 0
@@ -230,10 +230,10 @@ class DQS(settings.LiveSettings, ExploringAlgorithm):
 
     def _policy_settings(self) -> dict[str, Any]:
         named = {"n_diffusion_steps": self.n_diffusion_steps, "n_score_samples": self.n_score_samples}
-        diffusion_class = self.policy_class.actor_class.diffusion_class  # type: ignore[attr-defined]
-        rare = settings.component_kwargs(self, "diffusion", diffusion_class, given=named)
+        actor_class: type[DiffusionActor] = self.policy_class.actor_class  # type: ignore[attr-defined]
+        rare = settings.component_kwargs(self, "diffusion", actor_class.diffusion_class, given=named)
         shape = ("features_dim", "action_dim", "net_arch", "activation_fn")
-        refiner_kwargs = settings.component_kwargs(self, "refiner", Refiner, given=shape)
+        refiner_kwargs = settings.component_kwargs(self, "refiner", actor_class.refiner_class or Refiner, given=shape)
         corrector = {"n_corrector_proposals": self.n_corrector_proposals}
         return {
             "has_target_network": self.tau < 1,
@@ -247,8 +247,10 @@ class DQS(settings.LiveSettings, ExploringAlgorithm):
     def _setup_temperature(self) -> None:
         is_auto = self.temperature == "auto"
         kind: type[Temperature] = AutomaticTemperature if is_auto else ScheduledTemperature
-        automatic = {"action_dim": self.action_dim, "target_entropy": self.target_entropy}
-        given = automatic if is_auto else {"schedule": self.temperature}
+        given: dict[str, Any] = {"schedule": self.temperature}
+        if is_auto:
+            largest_entropy = self.actor.refiner.uniform_entropy()
+            given = {"action_dim": self.action_dim, "target_entropy": self.target_entropy, "largest_entropy": largest_entropy}
         thermostat = kind(**given, **settings.component_kwargs(self, "temperature", kind, given))
         if "thermostat" in self.__dict__:  # of a live model, whose temperature is being changed
             thermostat.load_state_dict(self.thermostat.state_dict())
@@ -327,8 +329,8 @@ class DQS(settings.LiveSettings, ExploringAlgorithm):
 
     def _regressions(self, batch: Batch, next_observations: PyTorchObs, next_actions: th.Tensor) -> list[Regression]:
         # The first regression points are pairs (s', a') just drawn from the policy for the TD target, which are free and
-        # which the entropy is read from; the others are replay pairs. All are random rows of the batch, since hindsight
-        # replay puts the real goals first.
+        # which the entropy of the law is read from; the others are replay pairs. All are random rows of the batch, since
+        # hindsight replay puts the real goals first.
         diffusion, batch_size = self.actor.diffusion, len(next_actions)
         n_points = min(self.actor_batch_size, batch_size)
         n_on_policy = math.ceil(diffusion.on_policy_share * n_points)

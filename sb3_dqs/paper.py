@@ -59,7 +59,7 @@ class PaperDQS(DQS):
 
     The score network regresses on Monte Carlo estimates of the score of exp(Q / temperature) on the whole space, smoothed by
     noise, at replay actions; actions come from a reverse-time SDE, then tanh; the temperature is set by hand. Our deviation:
-    the start noise of deterministic prediction is fixed. An update of its actor takes 250 times the critic evaluations of one
+    the start noise of deterministic prediction is fixed. An update of its actor takes 180 times the critic evaluations of one
     of DQS.
 
     :param learning_rate: of critic and actor

@@ -26,7 +26,6 @@ from sb3_dqs.checks import (
     hint_at_text,
     is_finite_number,
 )
-from sb3_dqs.temperature import checked_target_entropy
 
 if TYPE_CHECKING:
     from sb3_dqs.dqs import DQS
@@ -249,13 +248,16 @@ def check_action_space(space: spaces.Space) -> None:
 
 def _check_policy(model: "DQS") -> None:
     name, algorithm = model.policy_class.__name__, type(model).__name__
-    diffusion = model.policy_aliases["MlpPolicy"].actor_class.diffusion_class  # type: ignore[attr-defined]
+    usual = model.policy_aliases["MlpPolicy"].actor_class  # type: ignore[attr-defined]
     actor_class = getattr(model.policy_class, "actor_class", None)
-    if actor_class is None or not issubclass(actor_class.diffusion_class, diffusion):
+    if actor_class is None or not issubclass(actor_class.diffusion_class, usual.diffusion_class):
         raise InputError(
             f"policy must be one of {sorted(model.policy_aliases)} or a subclass, got {name}, which is not of {algorithm}; "
             "load a file with the algorithm that saved it"
         )
+    if (actor_class.refiner_class is None) != (usual.refiner_class is None):
+        has = "a" if usual.refiner_class is not None else "no"
+        raise InputError(f"refiner_class of the actor of {name} is {actor_class.refiner_class}; {algorithm} has {has} refiner")
     if not isinstance(model.policy_kwargs, dict):
         raise InputError(
             f"policy_kwargs must be a dictionary, got {model.policy_kwargs!r}; for example dict(net_arch=[256, 256])"
@@ -333,7 +335,6 @@ def _check_temperature(model: "DQS") -> None:
                 f"temperature must be a number > 0, a schedule or 'auto', got {model.temperature!r}; "
                 f"{hint_at_text(model.temperature)}'auto' learns it"
             )
-        checked_target_entropy(model.target_entropy, int(np.prod(model.action_space.shape)))  # type: ignore[arg-type]
     elif model.target_entropy != "auto":
         raise InputError(
             f"target_entropy={model.target_entropy!r} has no effect without the automatic temperature; leave it out (to load "

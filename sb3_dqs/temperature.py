@@ -10,8 +10,11 @@ from torch import nn
 
 from sb3_dqs.checks import InputError, as_integer, check_positive, check_share, hint_at_text, is_finite_number
 
-# What ``target_entropy="auto"`` stands for, nats per action dimension. A uniform policy has ln 2 = 0.69; it is also SAC's.
+# What ``target_entropy="auto"`` stands for, nats per action dimension; it is also SAC's
 AUTO_ENTROPY_PER_DIMENSION = -1.0
+
+# Of uniform actions, nats per action dimension
+UNIFORM_ENTROPY = math.log(2)
 
 # The log of the relative temperature stays within these bounds: only met when Q does not depend on the action at all.
 MAX_ABS_LOG_TEMPERATURE = 20.0
@@ -25,7 +28,8 @@ COOLING_SHARE_OF_RUN = 0.5
 # The entropy of a Gaussian policy grows by half a nat per unit of log temperature: a larger gain overshoots
 NEWTON_GAIN = 2.0
 
-# What an update of the actor may measure of its law, see :meth:`~sb3_dqs.diffusion.box.BoxDiffusion.regress`
+# What an update of the actor may measure: of its law, see :meth:`~sb3_dqs.diffusion.box.BoxDiffusion.regress`, and of what the
+# refiner draws
 MEASURED = ("q_spread", "entropy", "policy_entropy")
 
 
@@ -118,7 +122,7 @@ class Temperature(nn.Module):
         values = {"temperature": self.value}
         if self.n_measurements > 0:
             values["q_spread"] = self.q_spread
-            values |= {name: getattr(self, name).clamp(max=math.log(2)) for name in ("entropy", "policy_entropy")}
+            values |= {name: getattr(self, name).clamp(max=UNIFORM_ENTROPY) for name in ("entropy", "policy_entropy")}
         return values
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
@@ -181,6 +185,7 @@ class AutomaticTemperature(Temperature):
 
     :param action_dim: size of the action
     :param target_entropy: nats for the whole action vector on the [-1, 1] box; ``"auto"`` is -1 per action dimension
+    :param largest_entropy: that the policy can have, nats per action dimension: no target can be held there
     :param initial: start, > 0, relative to the spread of Q: 3 is a nearly uniform policy
     :param hot_entropy: first entropy target, nats per action dimension. What the refiner draws has less where the law is
         uniform (0.34 in one and two dimensions, 0.61 in six), so that the policy heats up as long as the target is
@@ -204,6 +209,7 @@ class AutomaticTemperature(Temperature):
         self,
         action_dim: int,
         target_entropy: str | float,
+        largest_entropy: float = UNIFORM_ENTROPY,
         initial: float = 3.0,
         hot_entropy: float = 0.65,
         gain: float = 5e-3,
@@ -212,10 +218,10 @@ class AutomaticTemperature(Temperature):
         measurement_rate: float = 0.01,
     ):
         super().__init__(measurement_rate)
-        self.action_dim = as_integer("action_dim", action_dim, 1, "it is the size of the action")
-        self.final_target = checked_target_entropy(target_entropy, action_dim) / action_dim
+        action_dim = as_integer("action_dim", action_dim, 1, "it is the size of the action")
+        self.final_target = checked_target_entropy(target_entropy, action_dim, largest_entropy) / action_dim
         check_positive("initial", initial, "3.0 starts with a nearly uniform policy")
-        if not is_finite_number(hot_entropy) or hot_entropy >= math.log(2):
+        if not is_finite_number(hot_entropy) or hot_entropy >= UNIFORM_ENTROPY:
             raise InputError(f"hot_entropy must be a number < 0.69 nats, the entropy of uniform actions, got {hot_entropy!r}")
         check_positive("gain", gain, "it is the change of the log temperature per nat and update of the actor")
         check_positive("max_step", max_step, "it is the largest change of the log temperature per update of the actor")
@@ -282,20 +288,22 @@ class AutomaticTemperature(Temperature):
         return (self.measurement_rate * self._pace()).clamp(max=1.0)
 
 
-def checked_target_entropy(target_entropy: Any, action_dim: int) -> float:
+def checked_target_entropy(target_entropy: Any, action_dim: int, largest_entropy: float) -> float:
     """
     :param target_entropy: nats for the whole action vector, or ``"auto"``
     :param action_dim: size of the action
+    :param largest_entropy: that the policy can have, nats per action dimension
     :return: nats for the whole action vector
-    :raises ValueError: if it is neither ``"auto"`` nor a number below the entropy of uniform actions
+    :raises ValueError: if it is neither ``"auto"`` nor a number below the largest entropy
     """
     if isinstance(target_entropy, str) and target_entropy == "auto":
         return AUTO_ENTROPY_PER_DIMENSION * action_dim
-    largest = math.log(2) * action_dim
+    largest = largest_entropy * action_dim
     if not is_finite_number(target_entropy) or target_entropy >= largest:
         raise InputError(
-            f"target_entropy must be 'auto' or a number < {largest:.2f} nats, the entropy of uniform actions, got "
-            f"{target_entropy!r}; {hint_at_text(target_entropy)}{AUTO_ENTROPY_PER_DIMENSION} per action dimension is 'auto'"
+            f"target_entropy must be 'auto' or a number < {largest:.2f} nats, that of uniform actions given what they were "
+            f"refined from, got {target_entropy!r}; {hint_at_text(target_entropy)}{AUTO_ENTROPY_PER_DIMENSION} per action "
+            "dimension is 'auto'"
         )
     return float(target_entropy)
 

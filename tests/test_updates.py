@@ -1,5 +1,7 @@
 """Is each update the one that its formula says? Rows small enough to compute by hand, and one test for each option."""
 
+import math
+
 import numpy as np
 import pytest
 import torch as th
@@ -14,9 +16,11 @@ import sb3_dqs.dqs
 from sb3_dqs import DQS, PaperDQS
 from sb3_dqs.critics import smallest_q_fn
 from sb3_dqs.diffusion.box import BoxDiffusion
+from sb3_dqs.diffusion.refiner import Refiner
 from sb3_dqs.dqs import observations_to_go_on_from
+from sb3_dqs.envs import MultiGoalEnv
 from sb3_dqs.inspection.evaluation import ExactPolicy, q_values_at
-from sb3_dqs.policies import fixed_start_noise
+from sb3_dqs.policies import DiffusionActor, DiffusionPolicy, fixed_start_noise
 from tests.conftest import SMALL, SMALL_PAPER
 from tests.inspection.models import linear_critic
 
@@ -90,7 +94,7 @@ def test_critic_regresses_on_the_smallest_next_q_without_entropy_term(discounts,
 
 def test_share_of_actions_at_the_walls_is_counted(algorithm):
     model = algorithm("MlpPolicy", "Pendulum-v1")
-    model.actor.forward = lambda *args, **kwargs: th.tensor([[1.0], [-0.995], [0.98]])
+    model.actor.forward = lambda *args, **kwargs: th.tensor([[1.0], [-0.92], [0.88]])
     figures = model._update(three_rows(), is_actor_update=False)
     assert figures["wall_share"].item() == pytest.approx(2 / 3)
 
@@ -439,6 +443,33 @@ def test_settings_of_the_diffusion_reach_it():
     paper = PaperDQS("MlpPolicy", "Pendulum-v1", **SMALL).actor.diffusion
     assert (paper.n_score_samples, paper.n_diffusion_steps, paper.squash) == (1000, 500, "tanh")
     assert (paper.process.sigma_min, paper.process.sigma_max, paper.loss_weight_offset) == (1e-5, 1.0, 1e-3)
+
+
+def test_settings_of_refiner_and_corrector_reach_them_and_are_saved(tmp_path):
+    rare = {"refiner": {"relative_sigma": 0.2}, "corrector": {"sigmas": [0.4, 0.1], "guided_share": 0.5}}
+    DQS("MlpPolicy", MultiGoalEnv(), n_corrector_proposals=4, component_kwargs=rare, **SMALL).save(tmp_path / "model")
+    model = DQS.load(tmp_path / "model")
+    # times the half-diagonal of the action box in two dimensions
+    assert model.actor.refiner.sigma == pytest.approx(0.2 * math.sqrt(2))
+    assert (model.policy.corrector.sigmas, model.policy.corrector.n_guided) == ((0.4, 0.1), 2)
+
+
+class WideRefiner(Refiner):
+    def __init__(self, *args, width=1.0, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.width = width
+
+
+def policy_with(refiner):
+    actor = type("ActorOfOnesOwn", (DiffusionActor,), {"refiner_class": refiner})
+    return type("PolicyOfOnesOwn", (DiffusionPolicy,), {"actor_class": actor})
+
+
+def test_a_refiner_of_ones_own_takes_its_settings_and_none_is_refused():
+    model = DQS(policy_with(WideRefiner), "Pendulum-v1", component_kwargs={"refiner": {"width": 2.0}}, **SMALL)
+    assert model.actor.refiner.width == 2.0
+    with pytest.raises(ValueError, match="refiner_class of the actor of PolicyOfOnesOwn is None; DQS has a refiner"):
+        DQS(policy_with(None), "Pendulum-v1", **SMALL)
 
 
 def test_published_settings_can_be_overridden():

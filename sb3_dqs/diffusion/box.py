@@ -43,7 +43,7 @@ class BoxDiffusion(nn.Module):
     :param action_dim: size of the action
     :param net_arch: sizes of the hidden layers of the denoiser
     :param activation_fn: activation after each hidden layer
-    :param n_diffusion_steps: network passes per sampled action
+    :param n_diffusion_steps: network passes per sample
     :param n_score_samples: proposals per regression point, even
     :param score_estimator: ``"stein"``, ``"value"`` or ``"gradient"``, see
         :func:`~sb3_dqs.diffusion.estimators.box_posterior_mean`

@@ -152,7 +152,7 @@ class PreconditionedDenoiser(nn.Module):
     D(x, sigma, features) = U(x, sigma) + c_out F(features, c_in x, embedding(sigma)), an estimate of E[a | x, s].
 
     U is the exact denoiser of the uniform law on the box, so the network has to learn only what Q adds: an untrained
-    policy is nearly uniform, and the walls, too sharp at small sigma for a network, are exact. c_in and c_out keep the
+    diffusion is nearly uniform, and the walls, too sharp at small sigma for a network, are exact. c_in and c_out keep the
     network's input, output and training target of unit size at every noise level. The noise level enters through the
     first sines and cosines of ln sigma.
     Source: EDM, arXiv:2206.00364, preconditioning; our deviations: U takes the place of c_skip x, the denoiser of a

@@ -17,7 +17,7 @@ from sb3_dqs.diffusion.corrector import reflect, reflected_normal_log_density
 from sb3_dqs.diffusion.estimators import QFunction, Regression, q_values_and_gradients
 from sb3_dqs.diffusion.networks import mlp
 
-# Of the fitted Gaussian, action units: 1 is nearly uniform on the box
+# Of the fitted Gaussian, action units; the largest is 1, which is nearly uniform on the box
 LOG_SMALLEST_STD = -4.0
 # The untrained one has a standard deviation of 0.62
 UNTRAINED = -2.0
@@ -29,6 +29,9 @@ LARGEST_SIGMA = 1.0
 WALL_STIFFNESS = 50.0
 
 LOG_ROOT_2_PI = 0.5 * math.log(2 * math.pi)
+
+# Of the quadrature of an entropy: places in the box, and quantiles of the noise
+N_PLACES, N_QUANTILES = 64, 1024
 
 
 class Refiner(nn.Module):
@@ -64,6 +67,17 @@ class Refiner(nn.Module):
         # from a cold one. With more than 1 mirrors leave no trace of the action: its correlation is exp(-(pi sigma)^2 / 8).
         self.sigma = min(relative_sigma * math.sqrt(max(action_dim, 2)), LARGEST_SIGMA)
         self.network = mlp(features_dim + action_dim, 2 * action_dim, net_arch, activation_fn)
+
+    def uniform_entropy(self) -> float:
+        """
+        :return: entropy of the posterior where Q does not matter, nats per action dimension: the largest that the refiner's
+            draws can have
+        """
+        places = (th.arange(N_PLACES, dtype=th.float64) + 0.5) / N_PLACES * 2 - 1
+        quantiles = th.special.ndtri((th.arange(N_QUANTILES, dtype=th.float64) + 0.5) / N_QUANTILES)
+        noisy_actions = places[:, None, None]
+        draws = reflect(noisy_actions + self.sigma * quantiles[:, None])
+        return LOG_ROOT_2_PI - reflected_normal_log_density(draws, noisy_actions, self.sigma).mean().item()
 
     def forward(self, features: th.Tensor, noisy_actions: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
         """

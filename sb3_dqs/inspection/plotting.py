@@ -82,7 +82,7 @@ def plot_denoising_paths(
     dimensions: Sequence[int] | None = None,
 ) -> "Figure":
     """
-    How noise becomes actions of the actor: what each network pass is given, from the start noise to the action.
+    How noise becomes samples of the diffusion: what each network pass is given, from the start noise to what the refiner gets.
 
     With one dimension, the noisy action over the passes; with two, paths in the plane. The box is drawn around the actions.
 
@@ -100,16 +100,16 @@ def plot_denoising_paths(
     if len(dimensions) == 1:
         passes = np.arange(len(paths))
         axes.plot(passes, chosen[..., 0], color="0.5", linewidth=0.7, alpha=0.6)
-        axes.plot(np.full(chosen.shape[1], passes[-1]), chosen[-1, :, 0], ".", color=POLICY_COLOUR, label="action")
+        axes.plot(np.full(chosen.shape[1], passes[-1]), chosen[-1, :, 0], ".", color=POLICY_COLOUR, label="sample")
         axes.axhspan(-1, 1, color=LAW_COLOUR, alpha=0.12, label="action box")
         axes.set(xlabel="network passes done", ylabel=_action_label(dimensions[0]))
     else:
         axes.plot(chosen[..., 0], chosen[..., 1], color="0.5", linewidth=0.7, alpha=0.6)
         axes.plot(*chosen[0].T, ".", color="0.3", markersize=4, label="start noise")
-        axes.plot(*chosen[-1].T, ".", color=POLICY_COLOUR, label="action")
+        axes.plot(*chosen[-1].T, ".", color=POLICY_COLOUR, label="sample")
         axes.fill([-1, 1, 1, -1], [-1, -1, 1, 1], color=LAW_COLOUR, alpha=0.12, label="action box")
         axes.set(xlabel=_action_label(dimensions[0]), ylabel=_action_label(dimensions[1]), aspect="equal")
-    axes.set_title(f"From noise to action in {len(paths) - 1} network passes")
+    axes.set_title(f"From noise to a sample of the diffusion in {len(paths) - 1} network passes")
     axes.legend(loc="upper right", fontsize="small")
     return figure
 

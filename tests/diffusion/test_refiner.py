@@ -159,6 +159,26 @@ def test_noise_leaves_a_trace_of_the_action_in_many_dimensions_and_has_room_in_o
     assert correlation.item() == pytest.approx(math.exp(-(math.pi**2) / 8), abs=0.01)
 
 
+@pytest.mark.parametrize(("sigma", "expected"), [(0.05, None), (0.5, 0.3424), (1.0, 0.6494)])
+def test_entropy_where_q_does_not_matter_is_that_of_reflected_noise(sigma, expected):
+    refiner = refiner_of(sigma, 2, [8])
+    if expected is None:
+        # the walls are far for nearly all actions: that of the normal law, but for a share of about sigma of them
+        expected = 0.5 * math.log(2 * math.pi * math.e * sigma**2)
+        assert refiner.uniform_entropy() == pytest.approx(expected, abs=sigma)
+    else:
+        th.manual_seed(0)
+        noisy_actions = 2 * th.rand(4_000_000, 1, dtype=th.float64) - 1
+        draws = reflect(noisy_actions + sigma * th.randn(4_000_000, 1, dtype=th.float64))
+        # where they come from, by counting: entropy of a histogram given the noisy action
+        counts = th.histogramdd(th.cat([noisy_actions, draws], dim=1), [64, 64], range=[-1.0, 1.0, -1.0, 1.0]).hist
+        density = counts / counts.sum(dim=1, keepdim=True) * 32
+        counted = -(density * density.clamp(min=1e-12).log()).sum(dim=1).mean() / 32
+        assert counted.item() == pytest.approx(expected, abs=0.003)
+        assert refiner.uniform_entropy() == pytest.approx(expected, abs=0.001)
+    assert refiner.uniform_entropy() < math.log(2)
+
+
 def test_sigma_must_be_positive():
     with pytest.raises(ValueError, match="relative_sigma must be a finite number > 0"):
         Refiner(1, 1, [8], nn.ReLU, 0.0)
