@@ -19,7 +19,7 @@ from benchmarks.plan import default_of
 from sb3_dqs import DQS
 from sb3_dqs.diffusion.proposals import TruncatedNormal
 from sb3_dqs.exploration import CorrelatedNoise
-from sb3_dqs.temperature import AutomaticTemperature, cooled_share
+from sb3_dqs.temperature import UNIFORM_ENTROPY, AutomaticTemperature, cooled_share
 
 CORRELATION_TIME: float = default_of(DQS, "exploration_correlation_time")
 COOLING_UPDATES: int = default_of(DQS, "cooling_updates")
@@ -78,7 +78,7 @@ def shares_at_goal(
     :param cooling_updates: number of updates that the cooling takes
     """
     has_met = th.zeros(N_CARS, dtype=th.bool)
-    thermostat = AutomaticTemperature(1, "auto")
+    thermostat = AutomaticTemperature(1, "auto", UNIFORM_ENTROPY)
     shares = []
     for episode in range(N_EPISODES):
         cars, noise = MountainCars(N_CARS), CorrelatedNoise(N_CARS, 1, correlation_time=correlation_time)

@@ -209,7 +209,7 @@ class AutomaticTemperature(Temperature):
         self,
         action_dim: int,
         target_entropy: str | float,
-        largest_entropy: float = UNIFORM_ENTROPY,
+        largest_entropy: float,
         initial: float = 3.0,
         hot_entropy: float = 0.65,
         gain: float = 5e-3,

@@ -17,6 +17,11 @@ from tests.conftest import SMALL, SMALL_PAPER, RandomEnv
 LN_2 = math.log(2)
 
 
+def automatic_temperature(action_dim, target_entropy, **settings):
+    """Of a policy that may be uniform."""
+    return AutomaticTemperature(action_dim, target_entropy, LN_2, **settings)
+
+
 def gaussian_entropy(temperature):
     """exp(-a^2 / (2 T)) has standard deviation T ** 0.5 and entropy ln(2 pi e T) / 2."""
     return 0.5 * math.log(2 * math.pi * math.e * temperature)
@@ -85,7 +90,7 @@ def test_cooling_takes_its_updates_or_half_of_a_run_that_is_shorter(
 
 def test_entropy_target_falls_linearly_from_nearly_uniform():
     def targets(target_entropy):
-        thermostat = AutomaticTemperature(2, target_entropy)
+        thermostat = automatic_temperature(2, target_entropy)
         values = []
         for share in (0.0, 0.5, 1.0):
             thermostat.start_update(share)
@@ -100,7 +105,7 @@ def test_entropy_target_falls_linearly_from_nearly_uniform():
 
 @pytest.mark.parametrize("cooling_updates", [0, 2, 6, 10, 100, 1_000])
 def test_the_temperature_follows_a_cooling_of_any_length_and_does_not_overshoot(cooling_updates):
-    thermostat = AutomaticTemperature(1, -1.0, initial=gaussian_temperature(0.65))
+    thermostat = automatic_temperature(1, -1.0, initial=gaussian_temperature(0.65))
     errors = []
     for n_updates in range(1, cooling_updates + 200):
         thermostat.start_update(cooled_share(n_updates, cooling_updates, 0, 0))
@@ -158,7 +163,7 @@ def test_a_run_of_1500_steps_cools_and_its_log_shows_it():
 
 def test_too_little_entropy_heats_and_too_much_cools_with_bounded_steps():
     def change(entropy):
-        thermostat = AutomaticTemperature(2, -1.0, initial=1.0, hot_entropy=-0.5)
+        thermostat = automatic_temperature(2, -1.0, initial=1.0, hot_entropy=-0.5)
         thermostat.observe(measures(1.0, entropy))
         return thermostat.log_temperature.item()
 
@@ -170,7 +175,7 @@ def test_too_little_entropy_heats_and_too_much_cools_with_bounded_steps():
 
 
 def test_the_entropy_of_the_policy_steers_and_not_that_of_its_law():
-    thermostat = AutomaticTemperature(1, -0.2, initial=1.0, hot_entropy=-0.2)
+    thermostat = automatic_temperature(1, -0.2, initial=1.0, hot_entropy=-0.2)
     thermostat.observe(measures(1.0, entropy=5.0, policy_entropy=-0.4))
     # a deficit of 0.2 nats
     assert thermostat.log_temperature.item() == pytest.approx(1e-3, rel=1e-4)
@@ -178,16 +183,16 @@ def test_the_entropy_of_the_policy_steers_and_not_that_of_its_law():
 
 def test_settings_of_the_automatic_temperature_act():
     def after(entropy, **settings):
-        thermostat = AutomaticTemperature(1, -0.2, **{"initial": 1.0, "hot_entropy": -0.2, **settings})
+        thermostat = automatic_temperature(1, -0.2, **{"initial": 1.0, "hot_entropy": -0.2, **settings})
         thermostat.observe(measures(1.0, entropy))
         return thermostat.log_temperature.item()
 
     assert after(-0.4, gain=0.01) == pytest.approx(2e-3, rel=1e-4)
     assert after(-9.0, max_step=0.01) == pytest.approx(0.01)
     assert after(-0.2, initial=7.0) == pytest.approx(math.log(7.0))
-    assert AutomaticTemperature(1, "auto", hot_entropy=0.5).target.item() == pytest.approx(0.5)
+    assert automatic_temperature(1, "auto", hot_entropy=0.5).target.item() == pytest.approx(0.5)
     # a quarter of the cooling may take a quarter of its range
-    thermostat = AutomaticTemperature(1, -9.0, initial=1.0, cooling_range=2.0)
+    thermostat = automatic_temperature(1, -9.0, initial=1.0, cooling_range=2.0)
     thermostat.start_update(0.25)
     thermostat.observe(measures(1.0, 9.0))
     assert thermostat.log_temperature.item() == pytest.approx(-0.5)
@@ -211,16 +216,16 @@ def test_settings_of_the_automatic_temperature_act():
 )
 def test_automatic_temperature_refuses_bad_settings(settings, name):
     with pytest.raises(ValueError, match=f"^{name} must be"):
-        AutomaticTemperature(1, **{"target_entropy": "auto", **settings})
+        automatic_temperature(1, **{"target_entropy": "auto", **settings})
 
 
 def test_target_is_one_nat_below_zero_per_dimension_unless_told():
-    assert AutomaticTemperature(3, "auto").final_target == -1.0
-    assert AutomaticTemperature(4, -2.0).final_target == -0.5
+    assert automatic_temperature(3, "auto").final_target == -1.0
+    assert automatic_temperature(4, -2.0).final_target == -0.5
 
 
 def test_the_gaussian_policy_is_held_at_its_entropy_target():
-    thermostat = AutomaticTemperature(1, -0.5, initial=gaussian_temperature(0.0))
+    thermostat = automatic_temperature(1, -0.5, initial=gaussian_temperature(0.0))
     thermostat.start_update(1.0)
     for _ in range(4_000):
         thermostat.observe(measures(1.0, gaussian_entropy(thermostat.value.item())))
@@ -229,7 +234,7 @@ def test_the_gaussian_policy_is_held_at_its_entropy_target():
 
 def test_temperature_scales_with_q_and_stays_positive_where_q_ignores_the_action():
     def value(spread):
-        thermostat = AutomaticTemperature(1, -0.5, initial=2.0, hot_entropy=-0.5)
+        thermostat = automatic_temperature(1, -0.5, initial=2.0, hot_entropy=-0.5)
         thermostat.observe(measures(spread, -0.5))
         return thermostat.value.item()
 
@@ -238,7 +243,7 @@ def test_temperature_scales_with_q_and_stays_positive_where_q_ignores_the_action
 
 
 def test_the_log_of_the_temperature_is_bounded():
-    thermostat = AutomaticTemperature(1, -0.5, max_step=15.0, gain=15.0)
+    thermostat = automatic_temperature(1, -0.5, max_step=15.0, gain=15.0)
     for _ in range(3):
         thermostat.observe(measures(1.0, -9.0))
     assert thermostat.log_temperature.item() == 20.0
@@ -248,7 +253,7 @@ def test_the_log_of_the_temperature_is_bounded():
 
 
 def both_kinds():
-    return [AutomaticTemperature(1, -0.5), ScheduledTemperature(0.25)]
+    return [automatic_temperature(1, -0.5), ScheduledTemperature(0.25)]
 
 
 @pytest.mark.parametrize("thermostat", both_kinds(), ids=["automatic", "scheduled"])
@@ -265,7 +270,7 @@ def test_running_means_are_plain_at_first_and_forget_later(thermostat):
 
 @pytest.mark.parametrize(
     "thermostat",
-    [AutomaticTemperature(1, -0.5, measurement_rate=0.5), ScheduledTemperature(0.25, measurement_rate=0.5)],
+    [automatic_temperature(1, -0.5, measurement_rate=0.5), ScheduledTemperature(0.25, measurement_rate=0.5)],
     ids=["automatic", "scheduled"],
 )
 def test_measurement_rate_sets_how_fast_they_forget(thermostat):
