@@ -49,11 +49,15 @@ test-lowest:
 	$(LOWEST)/bin/$(PIP_INSTALL) -c constraints-lowest.txt torch==$(LOWEST_TORCH) pytest -e '.[maze]'
 	$(LOWEST)/bin/python -m pytest -p no:cacheprovider tests/test_contract.py tests/envs/test_learning.py
 
-# Source archive and wheel into dist/; each is installed into a clean environment, where the example runs for few steps
+# Source archive and wheel into dist/; each is installed into a clean environment, where the example runs for few steps.
+# For PyPI: REPOSITORY=https://github.com/OWNER/sb3-dqs, to which the README's links lead then
 CLEAN := build/clean
+SOURCE := build/source
 dist: $(STAMP)
-	rm -rf dist build/lib
-	$(BIN)/python -m build
+	rm -rf dist $(SOURCE) && mkdir -p $(SOURCE)
+	git ls-files -z | xargs -0 cp --parents -t $(SOURCE)
+	$(if $(REPOSITORY),$(BIN)/python docs/machinery/pypi.py $(SOURCE)/README.md $(REPOSITORY))
+	$(BIN)/python -m build --outdir dist $(SOURCE)
 	$(BIN)/twine check --strict dist/*
 	for archive in $(CURDIR)/dist/*; do \
 	    rm -rf $(CLEAN) && $(PYTHON) -m venv $(CLEAN) \

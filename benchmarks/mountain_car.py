@@ -8,6 +8,7 @@ policy is a normal law truncated to [-1, 1]. Its entropy is the target of the au
 the first step on.
 """
 
+import argparse
 import functools
 import math
 from collections.abc import Callable
@@ -94,6 +95,7 @@ def shares_at_goal(
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     print("| noise |" + "".join(f" episode {n} |" for n in range(1, N_EPISODES + 1)))
     print("|---|" + "---|" * N_EPISODES)
 

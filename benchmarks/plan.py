@@ -8,6 +8,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sb3_dqs.extras import require
+
+require("yaml")
+
 import yaml
 from sb3_contrib import TQC, CrossQ
 from stable_baselines3 import SAC, TD3

@@ -7,6 +7,8 @@ Nothing is learned here: what is left is the sampler's own error. 50 bins on [-1
 noise.
 """
 
+import argparse
+
 import numpy as np
 import torch as th
 
@@ -51,6 +53,7 @@ def total_variation(law: str, sigmas: list[float]) -> float:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     grids = {
         "EDM, 3 to 0.02": lambda n: edm_sigmas(0.02, 3.0, n),
         "EDM, 1.5 to 0.02": lambda n: edm_sigmas(0.02, 1.5, n),

@@ -27,6 +27,10 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from sb3_dqs.extras import require
+
+require("matplotlib", "yaml")
+
 import gymnasium as gym
 import matplotlib
 import matplotlib.pyplot as plt

@@ -1,5 +1,5 @@
 """
-Train the agents that are handed out: each is saved without its optimisers, with a card of its returns and its command.
+Train agents of four tasks: each is saved without its optimisers, with a card of its returns and its command.
 
     python examples/agents.py [--env Pendulum-v1 ...] [--steps 10000] [--seed 0] [--output agents]
 
@@ -97,10 +97,18 @@ def returns(model: DQS, env_id: str, episodes: int, seed: int, deterministic: bo
     :param deterministic: take the best of the candidates, or sample
     :return: mean and standard deviation over the episodes, as text
     """
+    from tqdm import tqdm
+
     th.manual_seed(seed)
-    returned, _ = evaluate_policy(
-        model, make_vec_env(env_id, seed=seed), episodes, deterministic=deterministic, return_episode_rewards=True
-    )
+    with tqdm(total=episodes, desc="deterministic episodes" if deterministic else "sampled episodes") as bar:
+        returned, _ = evaluate_policy(
+            model,
+            make_vec_env(env_id, seed=seed),
+            episodes,
+            deterministic=deterministic,
+            return_episode_rewards=True,
+            callback=lambda inside, _: bar.update(int(inside["done"])),
+        )
     return f"{np.mean(returned):.2f} +- {np.std(returned):.2f}"
 
 
@@ -141,7 +149,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--env", nargs="+", choices=PLANS, default=list(PLANS), help="which agents; all of them by default")
     parser.add_argument("--steps", type=int, help="environment steps of training in place of those planned")
-    parser.add_argument("--episodes", type=int, default=100, help="episodes of each evaluation")
+    parser.add_argument("--episodes", type=int, default=20, help="episodes of each evaluation")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1, help="of torch; small networks rarely gain from more than one")
     parser.add_argument("--output", type=Path, default=Path("agents"), help="folder of all agents")

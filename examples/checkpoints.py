@@ -65,6 +65,7 @@ def main() -> None:
 
     # Statistics of training, not those of the evaluation; returns in the environment's own units
     envs.training = envs.norm_reward = False
+    print(f"Evaluating over {arguments.episodes} episodes", flush=True)
     mean, _ = evaluate_policy(model, envs, n_eval_episodes=arguments.episodes)
     print(f"After {model.num_timesteps} steps, mean return over {arguments.episodes} deterministic episodes: {mean:.1f}")
 

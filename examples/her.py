@@ -43,6 +43,7 @@ def main() -> None:
         seed=arguments.seed,
     )
     model.learn(arguments.steps, progress_bar=True)
+    print(f"Evaluating over {arguments.episodes} episodes", flush=True)
     mean, _ = evaluate_policy(model, env, n_eval_episodes=arguments.episodes)
     print(f"Mean return over {arguments.episodes} deterministic episodes: {mean:.2f}")
 

@@ -52,6 +52,7 @@ def main() -> None:
     model.save(folder / "model")
     plot_learning_curve(monitor, arguments.env, folder / "learning_curve.png")
 
+    print(f"Evaluating over {arguments.episodes} episodes", flush=True)
     evaluation_env = Monitor(gym.make(arguments.env))
     evaluation_env.reset(seed=arguments.seed + 1)
     mean, standard_deviation = evaluate_policy(model, evaluation_env, n_eval_episodes=arguments.episodes, deterministic=True)

@@ -314,8 +314,7 @@ class DQS(settings.LiveSettings, ExploringAlgorithm):
         }
 
     def _update_actor(self, batch: Batch, next_observations: PyTorchObs, next_actions: th.Tensor) -> Figures:
-        with evaluating(self.policy.law_critic):
-            regressions = self._regressions(batch, next_observations, next_actions)
+        regressions = self._regressions(batch, next_observations, next_actions)
         self.actor.optimizer.zero_grad()
         th.stack([regression.loss for regression in regressions]).sum().backward()
         self.actor.optimizer.step()
@@ -341,13 +340,15 @@ class DQS(settings.LiveSettings, ExploringAlgorithm):
         )
         actions = th.cat([next_actions[drawn], batch.actions[replayed]])
 
+        # in training mode, though the critic, which may share the extractor, is only asked
         features = self.actor.extract_features(observations, self.actor.features_extractor)
-        q_fn = smallest_q_fn(self.policy.law_critic, observations)
-        noise = diffusion.draw_noise(actions)
-        of_diffusion = diffusion.regress(features, actions, n_on_policy, q_fn, self.thermostat.value, noise)
-        noise = th.randn_like(actions.repeat(1, 2))
-        normalised = diffusion.normalization(features)
-        return [of_diffusion, self.actor.refiner.regress(normalised, actions, q_fn, self.thermostat.value, noise)]
+        with evaluating(self.policy.law_critic):
+            q_fn = smallest_q_fn(self.policy.law_critic, observations)
+            noise = diffusion.draw_noise(actions)
+            of_diffusion = diffusion.regress(features, actions, n_on_policy, q_fn, self.thermostat.value, noise)
+            noise = th.randn_like(actions.repeat(1, 2))
+            normalised = diffusion.normalization(features)
+            return [of_diffusion, self.actor.refiner.regress(normalised, actions, q_fn, self.thermostat.value, noise)]
 
     def learn(
         self: SelfDQS,

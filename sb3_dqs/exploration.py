@@ -82,6 +82,8 @@ class ExploringAlgorithm(OffPolicyAlgorithm):
         if reset_num_timesteps or self._last_obs is None:  # the environments will start new episodes
             self.exploration_noise = None
         prepared = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, *rest, **kwargs)
+        if self._vec_normalize_env is not None:
+            settings.check_observations(self._last_original_obs, is_counted=self._vec_normalize_env.training)
         settings.check_observations(self._last_obs)
         return prepared
 
@@ -103,6 +105,9 @@ class ExploringAlgorithm(OffPolicyAlgorithm):
 
     def _store_transition(self, replay_buffer: ReplayBuffer, buffer_action: np.ndarray, new_obs: Any, *rest: Any) -> None:
         reward, dones, infos = rest
+        raw = self._vec_normalize_env
+        if raw is not None:  # what is stored is not normalised, nor clipped, as what is infinite would be
+            settings.check_transition(raw.get_original_obs(), raw.get_original_reward(), is_counted=raw.training)
         settings.check_transition(new_obs, reward)
         for index in dones.nonzero()[0]:
             settings.check_terminal_observation(infos[index].get("terminal_observation"), int(index))

@@ -10,7 +10,7 @@ from stable_baselines3.common.type_aliases import GymEnv, PyTorchObs, Schedule
 from torch.utils._pytree import tree_map
 
 from sb3_dqs.checks import InputError
-from sb3_dqs.critics import Batch, smallest_q_fn
+from sb3_dqs.critics import Batch, evaluating, smallest_q_fn
 from sb3_dqs.diffusion.estimators import Regression
 from sb3_dqs.diffusion.paper import PaperDiffusion
 from sb3_dqs.diffusion.samplers import PassCallback
@@ -165,5 +165,6 @@ class PaperDQS(DQS):
         rows = th.rand(len(batch.actions), device=batch.actions.device).argsort()[:n_points]
         observations, actions = tree_map(lambda values: values[rows], (batch.observations, batch.actions))
         features = self.actor.extract_features(observations, self.actor.features_extractor)
-        q_fn = smallest_q_fn(self.policy.law_critic, observations)
-        return [diffusion.regress(features, actions, q_fn, self.thermostat.value, diffusion.draw_noise(actions))]
+        with evaluating(self.policy.law_critic):
+            q_fn = smallest_q_fn(self.policy.law_critic, observations)
+            return [diffusion.regress(features, actions, q_fn, self.thermostat.value, diffusion.draw_noise(actions))]

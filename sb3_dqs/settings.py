@@ -64,6 +64,14 @@ FIXED = {
 # Arguments of the policy that DQS itself passes
 BUILT_IN_POLICY_KWARGS = {"diffusion_kwargs", "refiner_kwargs", "corrector_kwargs", "has_target_network", "has_average_critic"}
 
+# Arguments of the policy that are classes, and an example of each
+CLASSES_OF_POLICY = {
+    "activation_fn": "torch.nn.ReLU",
+    "critic_class": "sb3_dqs.critics.BatchRenormCritic",
+    "features_extractor_class": "stable_baselines3.common.torch_layers.FlattenExtractor",
+    "optimizer_class": "torch.optim.Adam",
+}
+
 # Not settings that a live model could take: SB3 itself sets them
 NOT_SETTINGS = {"self", "policy", "env", "_init_setup_model"}
 
@@ -80,6 +88,11 @@ COUNTERPARTS = {
     "log_std_init": "temperature: there is no standard deviation to start from",
     "use_expln": "temperature: there is no standard deviation to transform",
     "clip_mean": "nothing: actions are inside the box by construction",
+    "n_quantiles": "policy_kwargs=dict(n_critics=...): a critic has one value, and the smallest of the ensemble counts",
+    **{
+        name: f"policy_kwargs=dict(critic_kwargs=dict({name}=...))"
+        for name in ("batch_norm", "batch_norm_momentum", "batch_norm_eps", "renorm_warmup_steps")
+    },
 }
 
 # How far stored actions may lie outside of [-1, 1], by rounding
@@ -116,8 +129,9 @@ class LiveSettings:
         *args: Any,
         **kwargs: Any,
     ) -> SelfLiveSettings:
-        """As in SB3. :raises TypeError: (also a ValueError) if an argument is unknown"""
+        """As in SB3. :raises TypeError: (also a ValueError) if an argument is unknown, or a custom object nearly a setting"""
         check_argument_names(cls, set(kwargs) - arguments_of(super().load))  # type: ignore[misc]
+        _check_custom_objects(cls, kwargs.get("custom_objects") or {})
         return super().load(path, env, *args, **kwargs)  # type: ignore[misc]
 
     @contextmanager
@@ -174,6 +188,35 @@ def check_argument_names(algorithm: type[LiveSettings], names: Any) -> None:
             raise ArgumentError(f"{algorithm.__name__} has no argument {name!r}; {hint}")
 
 
+def _check_custom_objects(algorithm: type[LiveSettings], names: Iterable[str]) -> None:
+    # SB3 ignores names that the file has not; any attribute of a model may be among them
+    for name in set(names) - settings_of(algorithm):
+        if nearest := get_close_matches(name, settings_of(algorithm), n=1, cutoff=0.85):
+            raise ArgumentError(
+                f"custom_objects holds {name!r}, which is no setting of {algorithm.__name__}; did you mean {nearest[0]!r}?"
+            )
+
+
+def keyword_arguments(constructor: type) -> tuple[dict[str, inspect.Parameter], bool]:
+    """
+    :param constructor: of an object that may pass arguments on to its bases, by ``**kwargs``
+    :return: name -> its arguments that have a default, and those of the bases that they are passed on to; whether a class that
+        is not ours takes others too
+    """
+    known: dict[str, inspect.Parameter] = {}
+    takes_others = False
+    for base in constructor.__mro__:
+        if "__init__" not in vars(base):
+            continue
+        parameters = inspect.signature(base.__init__).parameters  # type: ignore[misc]
+        has_default = {n: p for n, p in parameters.items() if p.default is not inspect.Parameter.empty}
+        known = {**has_default, **known}
+        if not _takes_any(parameters):
+            break
+        takes_others |= not base.__module__.startswith("sb3_dqs")
+    return known, takes_others
+
+
 def component_kwargs(model: "DQS", component: str, constructor: type, given: Iterable[str]) -> dict[str, Any]:
     """
     :param model: whose ``component_kwargs`` hold arguments of its parts
@@ -186,16 +229,13 @@ def component_kwargs(model: "DQS", component: str, constructor: type, given: Ite
     kwargs, where = (model.component_kwargs or {}).get(component, {}), f"component_kwargs[{component!r}]"
     if not isinstance(kwargs, dict):
         raise InputError(f"{where} must be a dictionary of arguments of {constructor.__name__}, got {kwargs!r}")
-    known = {
-        name: parameter
-        for name, parameter in inspect.signature(constructor).parameters.items()
-        if parameter.default is not inspect.Parameter.empty and name not in given
-    }
+    known, takes_others = keyword_arguments(constructor)
     for name in kwargs:
         if name in given:
             raise InputError(f"{where} must not hold {name!r}, a setting of {type(model).__name__}: pass it as an argument")
-        if name not in known:
-            raise InputError(f"{constructor.__name__} has no argument {name!r} in {where}; {hint_for(name, set(known))}")
+        if name not in known and not takes_others:
+            hint = hint_for(name, set(known) - set(given))
+            raise InputError(f"{constructor.__name__} has no argument {name!r} in {where}; {hint}")
     return kwargs
 
 
@@ -213,19 +253,19 @@ def check_settings(model: "DQS") -> None:
     for name, (minimum, remedy) in INTEGERS.items():
         model.__dict__[name] = as_integer(name, getattr(model, name), minimum, remedy)
     # SB3 keeps it under another name, where load() and a change of it do not reach
-    given = model.__dict__.pop("stats_window_size", model._stats_window_size)
-    model._stats_window_size = as_integer("stats_window_size", given, 1, "100 is the default")
+    given = model.__dict__.get("stats_window_size", model._stats_window_size)
+    model.__dict__["stats_window_size"] = model._stats_window_size = as_integer("stats_window_size", given, 1, "100 is usual")
     for name in ("ep_info_buffer", "ep_success_buffer"):
         if model.__dict__.get(name) is not None:
             model.__dict__[name] = deque(model.__dict__[name], maxlen=model._stats_window_size)
     _check_numbers(model)
     _check_temperature(model)
     _check_replay_buffer_settings(model)
-    components = {"diffusion", "refiner", "corrector", "temperature"}
+    components = ["corrector", "diffusion", "refiner", "temperature"]
     if not isinstance(model.component_kwargs or {}, dict):
         raise InputError(f"component_kwargs must be a dictionary, got {model.component_kwargs!r}; its keys are {components}")
     for component in model.component_kwargs or {}:
-        check_choice("each key of component_kwargs", component, sorted(components))
+        check_choice("each key of component_kwargs", component, components)
 
 
 def check_action_space(space: spaces.Space) -> None:
@@ -263,18 +303,19 @@ def _check_policy(model: "DQS") -> None:
             f"policy_kwargs must be a dictionary, got {model.policy_kwargs!r}; for example dict(net_arch=[256, 256])"
         )
     model.__dict__["policy_kwargs"] = dict(model.policy_kwargs)
-    for key in model.policy_kwargs:
+    known, takes_others = keyword_arguments(model.policy_class)
+    for key, value in model.policy_kwargs.items():
         if key in settings_of(type(model)) | BUILT_IN_POLICY_KWARGS:
             raise InputError(f"policy_kwargs must not hold {key!r}; pass it as an argument of {algorithm}")
+        if key in COUNTERPARTS or (key not in known and not takes_others):
+            hint = hint_for(key, set(known) - BUILT_IN_POLICY_KWARGS)
+            raise InputError(f"policy_kwargs must not hold {key!r}, which {name} has not; leave it out: {hint}")
+        if key in CLASSES_OF_POLICY and not callable(value):
+            raise InputError(f"{key} in policy_kwargs must be a class, got {value!r}; for example {CLASSES_OF_POLICY[key]}")
         if key == "n_critics":
-            model.policy_kwargs[key] = as_integer(key, model.policy_kwargs[key], 1, "2 is the default")
+            model.policy_kwargs[key] = as_integer(key, value, 1, "two are usual")
         if key == "net_arch":
-            model.policy_kwargs[key] = _checked_net_arch(model.policy_kwargs[key])
-        if key in COUNTERPARTS:
-            raise InputError(
-                f"policy_kwargs must not hold {key!r}, which policies of {algorithm} have not; leave it out. Its counterpart: "
-                f"{COUNTERPARTS[key]}"
-            )
+            model.policy_kwargs[key] = _checked_net_arch(value)
 
 
 def _checked_net_arch(net_arch: Any) -> Any:
@@ -288,17 +329,12 @@ def _checked_net_arch(net_arch: Any) -> Any:
 
 
 def _check_numbers(model: "DQS") -> None:
-    for name, remedy in (("gamma", "0.99 is the default"), ("tau", "1 is no target network")):
+    for name, remedy in (("gamma", "0.99 is usual"), ("tau", "1 is no target network")):
         value = getattr(model, name)
         if not is_finite_number(value) or not 0 <= value <= 1:
             raise InputError(f"{name} must be a number in [0, 1], got {value!r}; {hint_at_text(value)}{remedy}")
     check_share("policy_tau", model.policy_tau, "1 lets the policy follow the critic itself")
-    learning_rate = model.learning_rate
-    if not callable(learning_rate) and not (is_finite_number(learning_rate) and learning_rate >= 0):
-        raise InputError(
-            f"learning_rate must be a finite number >= 0 or a schedule, got {learning_rate!r}; {hint_at_text(learning_rate)}"
-            "a schedule maps the progress that remains, from 1 to 0, to the rate"
-        )
+    _check_learning_rate(model.learning_rate)
     check_positive("actor_learning_rate_factor", model.actor_learning_rate_factor, "1 gives both the same rate")
     correlation_time = model.exploration_correlation_time
     if not is_finite_number(correlation_time) or correlation_time < 0:
@@ -314,6 +350,17 @@ def _check_numbers(model: "DQS") -> None:
             "optimize_memory_usage=True cannot tell timeouts from ends; pass "
             "replay_buffer_kwargs=dict(handle_timeout_termination=False) with it, or leave it out"
         )
+
+
+def _check_learning_rate(learning_rate: Any) -> None:
+    # of a schedule, at both ends
+    rates = [float(learning_rate(progress)) for progress in (1.0, 0.0)] if callable(learning_rate) else [learning_rate]
+    for rate in rates:
+        if not is_finite_number(rate) or rate < 0:
+            raise InputError(
+                f"learning_rate must be a finite number >= 0 or a schedule of such, got {rate!r}; {hint_at_text(rate)}"
+                "a schedule maps the progress that remains, from 1 to 0, to the rate"
+            )
 
 
 def _check_train_freq(model: "DQS") -> None:
@@ -413,7 +460,8 @@ def change(model: "DQS", name: str, value: Any) -> None:
             model.replay_buffer.gamma = value
         elif name in ("temperature", "target_entropy"):
             model._setup_temperature()
-    except (ValueError, AssertionError):
+    except BaseException:  # a schedule of the user's may raise anything
+        model.__dict__.clear()
         model.__dict__.update(previous)
         raise
 
@@ -442,21 +490,23 @@ def fit_action_noise(model: "DQS") -> None:
         model.action_noise = VectorizedActionNoise(noise.base_noise, model.n_envs)
 
 
-def check_transition(observations: Any, rewards: np.ndarray) -> None:
+def check_transition(observations: Any, rewards: np.ndarray, is_counted: bool = False) -> None:
     """
     :param observations: of all environments, after a step; array or dictionary of arrays
     :param rewards: (n_envs,)
+    :param is_counted: whether statistics of ``VecNormalize`` have taken them in
     :raises ValueError: if one is not finite: it would make the networks so
     """
-    _check_finite({**_named(observations), "reward": rewards})
+    _check_finite({**_named(observations), "reward": rewards}, is_counted=is_counted)
 
 
-def check_observations(observations: Any) -> None:
+def check_observations(observations: Any, is_counted: bool = False) -> None:
     """
     :param observations: first ones of all environments; array or dictionary of arrays
+    :param is_counted: whether statistics of ``VecNormalize`` have taken them in
     :raises ValueError: if one is not finite
     """
-    _check_finite(_named(observations))
+    _check_finite(_named(observations), is_counted=is_counted)
 
 
 def check_terminal_observation(observation: Any, environment: int) -> None:
@@ -473,14 +523,15 @@ def _named(observations: Any) -> dict[str, Any]:
     return observations if isinstance(observations, dict) else {"observation": observations}
 
 
-def _check_finite(named: dict[str, Any], first_environment: int = 0) -> None:
+def _check_finite(named: dict[str, Any], first_environment: int = 0, is_counted: bool = False) -> None:
     for name, values in named.items():
         values = np.asarray(values)
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             index = int(np.argwhere(~np.isfinite(values))[0][0])
+            counted = "; the statistics of VecNormalize have counted it, go on with saved ones" if is_counted else ""
             raise InputError(
                 f"{name} of environment {first_environment + index} is not finite: {values[index]}. It was not stored, so the "
-                "model is as it was and can be saved; mend the environment (SB3's VecCheckNan finds the step)"
+                f"model is as it was and can be saved{counted}; mend the environment (SB3's VecCheckNan finds the step)"
             )
 
 

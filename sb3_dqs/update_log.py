@@ -40,11 +40,14 @@ class UpdateLog:
                 values = rounds.get(name, scalars[name][None])
                 # none, where their sum alone overflows
                 first_bad = int((~th.isfinite(values)).int().argmax())
-                numbers: list[int | str] = [*self.figures.get(name, {}), "the last"]
+                numbers = [*self.figures.get(name, {}), self._last_update()]
                 self._raise(name, numbers[first_bad], means.get("temperature", math.nan))
         return means
 
-    def _raise(self, name: str, n_update: int | str, temperature: float) -> None:
+    def _last_update(self) -> int:
+        return max((n_update for values in self.figures.values() for n_update in values), default=0)
+
+    def _raise(self, name: str, n_update: int, temperature: float) -> None:
         # ValueError prunes an Optuna trial
         raise InputError(
             f"{name} is not finite at update {n_update}, temperature {temperature:.3g}. Look for NaN or infinite rewards and "

@@ -409,7 +409,14 @@ def with_a_forward_of_the_object_itself(critic):
     critic.forward = lambda obs, actions: tuple(values - actions[:, :1] for values in asked(obs, actions))
 
 
+def with_a_forward_of_the_last_layer_itself(critic):
+    for network in critic.q_networks:
+        layer = network[-1]
+        layer.forward = lambda hidden, plain=layer.forward: -3 * plain(hidden)
+
+
 EDITS = {
+    "forward of a layer itself": with_a_forward_of_the_last_layer_itself,
     "layer norm": with_layer_norm,
     "layer norm behind renormalisation": with_layer_norm_behind_renormalisation,
     "weight norm": with_parametrised(weight_norm),

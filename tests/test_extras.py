@@ -3,6 +3,7 @@
 import runpy
 import sys
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
@@ -47,9 +48,21 @@ def test_missing_modules_end_a_script_with_one_sentence(monkeypatch):
     assert install_command("rl_zoo3") == "pip install 'sb3-dqs[zoo]'"
 
 
-@pytest.mark.parametrize("script", ["benchmarks.run", "benchmarks.report"])
-def test_scripts_of_the_benchmark_say_what_is_missing(script, monkeypatch):
+SCRIPTS = sorted(path for path in Path("benchmarks").glob("*.py") if "__main__" in path.read_text())
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_scripts_of_the_benchmark_say_what_is_missing_and_help(script, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [script.name, "--help"])
+    name = ".".join(script.with_suffix("").parts)
+    with pytest.raises(SystemExit) as exit_:
+        runpy.run_module(name, run_name="__main__")
+    assert exit_.value.code == 0
+    assert f"python -m {name}" in capsys.readouterr().out
+    if name == "benchmarks.sampler_grids":  # needs nothing
+        return
     monkeypatch.setitem(sys.modules, "yaml", None)
-    monkeypatch.delitem(sys.modules, script, raising=False)
+    for loaded in [module for module in sys.modules if module.startswith("benchmarks.")]:
+        monkeypatch.delitem(sys.modules, loaded)
     with pytest.raises(SystemExit, match=r"yaml must be installed for this: pip install 'sb3-dqs\[benchmark\]'"):
-        runpy.run_module(script, run_name="__main__")
+        runpy.run_module(name, run_name="__main__")

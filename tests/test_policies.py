@@ -69,7 +69,7 @@ def test_the_deterministic_action_is_at_least_as_good_as_the_median_sample_of_a_
     model = trained_on(law, action_dim)
     with th.no_grad():
         chosen = model.policy(th.zeros(1, 1), deterministic=True)
-        sampled = model.actor(th.zeros(4_000, 1))
+        sampled = model.policy(th.zeros(4_000, 1))
     assert law(chosen).sum() >= law(sampled).sum(dim=1).median()
 
 

@@ -20,11 +20,12 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.logger import HumanOutputFormat
 from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.type_aliases import ReplayBufferSamples, TrainFreq, TrainFrequencyUnit
-from stable_baselines3.common.vec_env import DummyVecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from sb3_dqs import DQS, PaperDQS
 from sb3_dqs.checks import InputError, SpaceError
 from sb3_dqs.gpu.buffers import DeviceReplayBuffer
+from sb3_dqs.policies import DiffusionPolicy
 from tests.conftest import SMALL, SMALL_PAPER, RandomEnv
 
 OBSERVATIONS = spaces.Box(-1.0, 1.0, (2,))
@@ -273,6 +274,16 @@ def test_a_value_of_no_use_raises_and_leaves_the_live_model_as_it_was(setting):
         assert is_as_before(model, before)
 
 
+@pytest.mark.parametrize("name", ["temperature", "learning_rate"])
+def test_a_schedule_that_fails_leaves_the_live_model_as_it_was(name, algorithm):
+    model = algorithm("MlpPolicy", make_env(), temperature=0.5)
+    before = dict(model.__dict__)
+    for bad in (lambda: 1.0, lambda progress: 1 / 0):
+        with pytest.raises((TypeError, ZeroDivisionError)):
+            setattr(model, name, bad)
+        assert is_as_before(model, before)
+
+
 @pytest.mark.parametrize("name", sorted(signature(DQS) - signature(PaperDQS)))
 def test_what_the_published_algorithm_has_not_cannot_be_set_on_it(name):
     model = PaperDQS("MlpPolicy", make_env(), **SMALL_PAPER)
@@ -381,6 +392,10 @@ NO_EFFECT = {"temperature": 0.1, "target_entropy": -1.0}
         ({"component_kwargs": {"diffusion": {"squash": "tanh"}}}, "BoxDiffusion has no argument 'squash'"),
         ({"component_kwargs": {"corrector": {"sigmas": [0.3, 0]}}}, "corrector's sigmas must be a finite number > 0, got 0"),
         ({"component_kwargs": {"corrector": {"guided_share": 1.5}}}, "guided_share must be in .0, 1., got 1.5"),
+        (
+            {"component_kwargs": {"corrector": {"sigmas": [1.5, 0.3], "guided_share": 0.5}}},
+            r"sigmas of the corrector must be <= 1 with guided proposals, got \[1.5, 0.3\]",
+        ),
         ({"component_kwargs": {"corrector": {"sigmas": 0.3}}}, "sigmas of the corrector must be a list.* got 0.3"),
         (
             {"component_kwargs": {"corrector": {"sigmas": []}}},
@@ -452,6 +467,13 @@ def test_what_the_published_algorithm_has_not_is_refused_by_name(name, files):
         PaperDQS.load(files / "paper", **{name: 1})
 
 
+def test_a_custom_object_that_is_nearly_a_setting_is_refused(files):
+    with pytest.raises(ValueError, match=r"custom_objects holds 'temprature'.*did you mean 'temperature'"):
+        DQS.load(files / "ours", custom_objects={"temprature": 1.0})
+    # what is no setting at all may be any attribute of a model
+    assert DQS.load(files / "ours", custom_objects={"temperature": 0.5, "_stats": 3}).thermostat.value == 0.5
+
+
 def test_a_file_of_another_algorithm_says_so(tmp_path, files):
     SAC("MlpPolicy", make_env(), buffer_size=100, policy_kwargs={"net_arch": [8]}).save(tmp_path / "sac")
     message = "policy must be one of .*got SACPolicy, which is not of DQS; load a file with the algorithm that saved it"
@@ -479,11 +501,39 @@ def test_a_file_of_another_algorithm_says_so(tmp_path, files):
         ({"net_arch": "[64, 64]"}, "net_arch must be a list of layer sizes"),
         ({"net_arch": [64, 0]}, "each size in net_arch must be an integer >= 1, got 0"),
         ({"net_arch": {"pi": [0], "qf": [8]}}, "each size in net_arch must be an integer >= 1, got 0"),
+        (
+            {"net_archs": [64]},
+            "must not hold 'net_archs', which DiffusionPolicy has not; leave it out: did you mean 'net_arch'",
+        ),
+        ({"batch_norm_momentum": 0.1}, r"'batch_norm_momentum'.*critic_kwargs=dict\(batch_norm_momentum=...\)"),
+        ({"n_quantiles": 25}, "'n_quantiles'.*n_critics"),
+        ({"activation_fn": "relu"}, "activation_fn in policy_kwargs must be a class, got 'relu'; for example torch.nn.ReLU"),
+        ({"critic_class": "ContinuousCritic"}, "critic_class in policy_kwargs must be a class, got 'ContinuousCritic'"),
     ],
 )
 def test_policy_kwargs_that_cannot_be_used_name_themselves(policy_kwargs, message):
     with pytest.raises(ValueError, match=message):
         DQS("MlpPolicy", "Pendulum-v1", policy_kwargs=policy_kwargs)
+
+
+@pytest.mark.parametrize("policy", ["CnnPolicy", "MultiInputPolicy"])
+def test_policies_that_pass_arguments_on_know_those_of_their_base(policy, algorithm):
+    image = spaces.Box(0, 255, (36, 36, 3), np.uint8)
+    env = RandomEnv(image if policy == "CnnPolicy" else spaces.Dict({"vector": OBSERVATIONS}))
+    algorithm(policy, env, buffer_size=10, policy_kwargs={"net_arch": [8], "n_critics": 1})
+    with pytest.raises(ValueError, match=r"must not hold 'n_critic'.*did you mean 'n_critics'"):
+        algorithm(policy, env, buffer_size=10, policy_kwargs={"n_critic": 1})
+
+
+class PolicyWithOthers(DiffusionPolicy):
+    def __init__(self, *args, **others):
+        own = others.pop("own")
+        super().__init__(*args, **others)
+        self.own = own
+
+
+def test_a_policy_of_ones_own_may_take_what_ours_has_not():
+    assert DQS(PolicyWithOthers, make_env(), policy_kwargs={"own": 3, "net_arch": [8]}).policy.own == 3
 
 
 # Whole numbers and text
@@ -798,6 +848,20 @@ def test_what_is_not_finite_is_named_and_not_stored_and_the_model_can_be_saved(t
     loaded.learn(30, reset_num_timesteps=False)
 
 
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("is_training", [True, False])
+@pytest.mark.parametrize(("where", "at_step"), [("reward", 7), ("observation", 7), ("reset", 0), ("reset", 10)])
+def test_what_vec_normalize_would_clip_is_named_and_not_stored(where, at_step, is_training, bad):
+    env = VecNormalize(DummyVecEnv([lambda: Broken(where, at_step, bad)]), training=is_training)
+    model = DQS("MlpPolicy", env, seed=0, **SMALL)
+    named, counted = "reward" if where == "reward" else "observation", "statistics of VecNormalize have counted it"
+    with pytest.raises(InputError, match=rf"{named} of environment 0 is not finite: .*{bad}.*VecCheckNan") as error:
+        model.learn(60)
+    assert (counted in str(error.value)) == is_training
+    buffer = model.replay_buffer
+    assert all(np.isfinite(values).all() for values in (buffer.observations, buffer.next_observations, buffer.rewards))
+
+
 def test_a_huge_reward_raises_an_error_that_names_the_update_and_the_model_can_be_saved(tmp_path, algorithm):
     model = algorithm("MlpPolicy", Broken("reward", 15, 1e30), seed=0)
     with pytest.raises(InputError, match=r"critic_loss is not finite at update \d+.*rewards.*learning_rate.*saved"):
@@ -809,10 +873,12 @@ def test_a_huge_reward_raises_an_error_that_names_the_update_and_the_model_can_b
 # A short run learns
 
 
-@pytest.mark.slow
-def test_1500_steps_of_sb3s_identity_test_are_enough_with_default_settings():
+@pytest.mark.parametrize(
+    "seed", [pytest.param(1, marks=pytest.mark.slow), *(pytest.param(n, marks=pytest.mark.integration) for n in (0, 2))]
+)
+def test_1500_steps_of_sb3s_identity_test_are_enough_with_default_settings(seed):
     env = DummyVecEnv([lambda: IdentityEnvBox(eps=0.5)])
-    model = DQS("MlpPolicy", env, gamma=0.5, seed=1).learn(1_500)
+    model = DQS("MlpPolicy", env, gamma=0.5, seed=seed).learn(1_500)
     mean_reward, _ = evaluate_policy(model, env, n_eval_episodes=10, warn=False)
     # of 100: each step whose action is within 0.5 of the observation gives 1
     assert mean_reward >= 90

@@ -42,5 +42,5 @@ def test_figures_whose_sum_overflows_are_named_too():
 def test_a_state_that_is_not_finite_is_named():
     log = UpdateLog()
     log.add(7, {"critic_loss": th.tensor(1.0)})
-    with pytest.raises(ValueError, match="temperature is not finite at update the last, temperature nan"):
+    with pytest.raises(ValueError, match="temperature is not finite at update 7, temperature nan"):
         log.means({"temperature": th.tensor(math.nan)})

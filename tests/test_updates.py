@@ -468,6 +468,9 @@ def policy_with(refiner):
 def test_a_refiner_of_ones_own_takes_its_settings_and_none_is_refused():
     model = DQS(policy_with(WideRefiner), "Pendulum-v1", component_kwargs={"refiner": {"width": 2.0}}, **SMALL)
     assert model.actor.refiner.width == 2.0
+    # what it passes on to ours, too
+    model = DQS(policy_with(WideRefiner), MultiGoalEnv(), component_kwargs={"refiner": {"relative_sigma": 0.2}}, **SMALL)
+    assert model.actor.refiner.sigma == pytest.approx(0.2 * math.sqrt(2))
     with pytest.raises(ValueError, match="refiner_class of the actor of PolicyOfOnesOwn is None; DQS has a refiner"):
         DQS(policy_with(None), "Pendulum-v1", **SMALL)
 

@@ -180,6 +180,8 @@ class Corrector:
         if not is_finite_number(guided_share) or not 0 <= guided_share <= 1:
             raise InputError(f"guided_share must be in [0, 1], got {guided_share!r}; 0 needs no gradient of Q")
         self.n_guided = round(guided_share * self.n_proposals)
+        if self.n_guided and max(self.sigmas) > 1:
+            raise InputError(f"sigmas of the corrector must be <= 1 with guided proposals, got {sigmas!r}; or guided_share=0")
 
     def __bool__(self) -> bool:
         return self.n_proposals > 0

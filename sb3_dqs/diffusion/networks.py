@@ -88,8 +88,8 @@ def apply_modules(modules: Iterable[Callable[[th.Tensor], th.Tensor]], hidden: t
 
 
 def has_hooks(module: nn.Module) -> bool:
-    """Whether calling the module does more than its forward pass."""
-    return bool(module._forward_hooks or module._forward_pre_hooks)
+    """Whether calling the module does something else than the forward pass of its class."""
+    return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
 
 
 def without_bookkeeping(module: nn.Module) -> Callable[[th.Tensor], th.Tensor]:

@@ -46,9 +46,9 @@ def main(argv: Sequence[str]) -> int:
         rows_at_once = arguments.batch_size or 1
         n_observations = rows_at_once * max(1, N_COMPARED // rows_at_once)
         comparison = compare_with_predict(model, output, vec_normalize, n_observations)
-    except (InputError, ImportError) as error:
+    except (InputError, ImportError, OSError) as error:
         print(f"sb3-dqs export: error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, InputError) else 1
+        return 1 if isinstance(error, ImportError) else 2
     print(f"{output}: {described(comparison)}")
     return 0
 
@@ -105,7 +105,8 @@ def load_model(path: Path) -> DQS:
         raise InputError(f"model must be saved by DQS or PaperDQS, and {path} has the policy {policy_class}")
     algorithm = PaperDQS if issubclass(policy_class, PaperPolicy) else DQS
     # a replay buffer of its own may need the environment
-    return algorithm.load(path, device="cpu", buffer_size=1, replay_buffer_class=None, replay_buffer_kwargs={})
+    buffer = {"buffer_size": 1, "replay_buffer_class": None, "replay_buffer_kwargs": {}, "optimize_memory_usage": False}
+    return algorithm.load(path, device="cpu", **buffer)
 
 
 def _environment(folder: Path) -> str:

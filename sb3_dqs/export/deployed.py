@@ -158,7 +158,12 @@ def vec_normalize_of(model: DQS, vec_normalize: Statistics | None) -> VecNormali
         path = Path(vec_normalize)
         if not path.is_file():
             raise InputError(f"vec_normalize must be a VecNormalize or the file that its save() wrote, and there is no {path}")
-        vec_normalize = pickle.loads(path.read_bytes())
+        try:
+            vec_normalize = pickle.loads(path.read_bytes())
+        except Exception as error:  # whatever is in it
+            raise InputError(
+                f"vec_normalize must be what VecNormalize.save() wrote, and {path} cannot be read: {error}"
+            ) from error
     if not isinstance(vec_normalize, VecNormalize):
         raise InputError(
             f"vec_normalize must be a VecNormalize or the file that its save() wrote, got {type(vec_normalize).__name__}"

@@ -12,6 +12,7 @@ from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import BaseModel, ContinuousCritic
 from stable_baselines3.common.preprocessing import get_action_dim
+from torch.utils._pytree import tree_leaves, tree_map
 
 from sb3_dqs.checks import InputError, as_integer
 from sb3_dqs.critics import evaluating, smallest_q_fn
@@ -255,8 +256,10 @@ class ExactPolicy:
         chosen = []
         critic = critic_of_policy(self.model)
         with evaluating(critic), th.no_grad():
-            for part in rows.split(max(1, self.MAX_ROWS // len(self.cells))):
-                cells = self.cells.to(part.device).expand(-1, len(part), -1)
+            n_rows, rows_at_once = len(tree_leaves(rows)[0]), max(1, self.MAX_ROWS // len(self.cells))
+            for start in range(0, n_rows, rows_at_once):
+                part = tree_map(lambda values, start=start: values[start : start + rows_at_once], rows)
+                cells = self.cells.to(policy.device).expand(-1, min(rows_at_once, n_rows - start), -1)
                 q_values = smallest_q_fn(critic, part)(cells).double()
                 masses = th.softmax((q_values - q_values.amax(dim=0)) / temperature, dim=0)
                 chosen.append(th.multinomial(masses.T, 1).squeeze(1).cpu())

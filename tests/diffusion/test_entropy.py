@@ -14,7 +14,7 @@ from sb3_dqs.diffusion.noise import stratified_log_uniform_sigmas
 from tests import truth
 
 NOISE_RANGE = (0.02, 1.5)
-N_LEVELS = 32  # rows drawn from the policy in an update with the default settings
+N_LEVELS = 64  # rows drawn from the policy in an update with the default settings
 N_REPEATS = 200
 
 
