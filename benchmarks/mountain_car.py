@@ -79,7 +79,7 @@ def shares_at_goal(
     :param cooling_updates: number of updates that the cooling takes
     """
     has_met = th.zeros(N_CARS, dtype=th.bool)
-    thermostat = AutomaticTemperature(1, "auto", UNIFORM_ENTROPY)
+    thermostat = AutomaticTemperature(1, "auto", (-math.inf, UNIFORM_ENTROPY))
     shares = []
     for episode in range(N_EPISODES):
         cars, noise = MountainCars(N_CARS), CorrelatedNoise(N_CARS, 1, correlation_time=correlation_time)

@@ -249,8 +249,8 @@ class DQS(settings.LiveSettings, ExploringAlgorithm):
         kind: type[Temperature] = AutomaticTemperature if is_auto else ScheduledTemperature
         given: dict[str, Any] = {"schedule": self.temperature}
         if is_auto:
-            largest_entropy = self.actor.refiner.uniform_entropy()
-            given = {"action_dim": self.action_dim, "target_entropy": self.target_entropy, "largest_entropy": largest_entropy}
+            entropy_range = self.actor.refiner.entropy_range()
+            given = {"action_dim": self.action_dim, "target_entropy": self.target_entropy, "entropy_range": entropy_range}
         thermostat = kind(**given, **settings.component_kwargs(self, "temperature", kind, given))
         if "thermostat" in self.__dict__:  # of a live model, whose temperature is being changed
             thermostat.load_state_dict(self.thermostat.state_dict())

@@ -185,7 +185,8 @@ class AutomaticTemperature(Temperature):
 
     :param action_dim: size of the action
     :param target_entropy: nats for the whole action vector on the [-1, 1] box; ``"auto"`` is -1 per action dimension
-    :param largest_entropy: that the policy can have, nats per action dimension: no target can be held there
+    :param entropy_range: smallest and largest entropy that the policy can have, nats per action dimension: a target is held
+        between them
     :param initial: start, > 0, relative to the spread of Q: 3 is a nearly uniform policy
     :param hot_entropy: first entropy target, nats per action dimension. What the refiner draws has less where the law is
         uniform (0.34 in one and two dimensions, 0.61 in six), so that the policy heats up as long as the target is
@@ -209,7 +210,7 @@ class AutomaticTemperature(Temperature):
         self,
         action_dim: int,
         target_entropy: str | float,
-        largest_entropy: float,
+        entropy_range: tuple[float, float],
         initial: float = 3.0,
         hot_entropy: float = 0.65,
         gain: float = 5e-3,
@@ -219,7 +220,7 @@ class AutomaticTemperature(Temperature):
     ):
         super().__init__(measurement_rate)
         action_dim = as_integer("action_dim", action_dim, 1, "it is the size of the action")
-        self.final_target = checked_target_entropy(target_entropy, action_dim, largest_entropy) / action_dim
+        self.final_target = checked_target_entropy(target_entropy, action_dim, entropy_range) / action_dim
         check_positive("initial", initial, "3.0 starts with a nearly uniform policy")
         if not is_finite_number(hot_entropy) or hot_entropy >= UNIFORM_ENTROPY:
             raise InputError(f"hot_entropy must be a number < 0.69 nats, the entropy of uniform actions, got {hot_entropy!r}")
@@ -288,22 +289,22 @@ class AutomaticTemperature(Temperature):
         return (self.measurement_rate * self._pace()).clamp(max=1.0)
 
 
-def checked_target_entropy(target_entropy: Any, action_dim: int, largest_entropy: float) -> float:
+def checked_target_entropy(target_entropy: Any, action_dim: int, entropy_range: tuple[float, float]) -> float:
     """
     :param target_entropy: nats for the whole action vector, or ``"auto"``
     :param action_dim: size of the action
-    :param largest_entropy: that the policy can have, nats per action dimension
+    :param entropy_range: smallest and largest entropy that the policy can have, nats per action dimension
     :return: nats for the whole action vector
-    :raises ValueError: if it is neither ``"auto"`` nor a number below the largest entropy
+    :raises ValueError: if it is neither ``"auto"`` nor a number between them
     """
     if isinstance(target_entropy, str) and target_entropy == "auto":
         return AUTO_ENTROPY_PER_DIMENSION * action_dim
-    largest = largest_entropy * action_dim
-    if not is_finite_number(target_entropy) or target_entropy >= largest:
+    smallest, largest = (entropy * action_dim for entropy in entropy_range)
+    if not is_finite_number(target_entropy) or not smallest < target_entropy < largest:
         raise InputError(
-            f"target_entropy must be 'auto' or a number < {largest:.2f} nats, that of uniform actions given what they were "
-            f"refined from, got {target_entropy!r}; {hint_at_text(target_entropy)}{AUTO_ENTROPY_PER_DIMENSION} per action "
-            "dimension is 'auto'"
+            f"target_entropy must be 'auto' or a number of nats between {smallest:.2f}, that of the narrowest policy, and "
+            f"{largest:.2f}, that of uniform actions given what they were refined from, got {target_entropy!r}; "
+            f"{hint_at_text(target_entropy)}{AUTO_ENTROPY_PER_DIMENSION} per action dimension is 'auto'"
         )
     return float(target_entropy)
 

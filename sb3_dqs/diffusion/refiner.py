@@ -68,11 +68,14 @@ class Refiner(nn.Module):
         self.sigma = min(relative_sigma * math.sqrt(max(action_dim, 2)), LARGEST_SIGMA)
         self.network = mlp(features_dim + action_dim, 2 * action_dim, net_arch, activation_fn)
 
-    def uniform_entropy(self) -> float:
+    def entropy_range(self) -> tuple[float, float]:
         """
-        :return: entropy of the posterior where Q does not matter, nats per action dimension: the largest that the refiner's
-            draws can have
+        :return: smallest and largest entropy that the refiner's draws can have, nats per action dimension: of the narrowest
+            Gaussian, and of the posterior where Q does not matter
         """
+        return LOG_ROOT_2_PI + 0.5 + LOG_SMALLEST_STD, self._uniform_entropy()
+
+    def _uniform_entropy(self) -> float:
         places = (th.arange(N_PLACES, dtype=th.float64) + 0.5) / N_PLACES * 2 - 1
         quantiles = th.special.ndtri((th.arange(N_QUANTILES, dtype=th.float64) + 0.5) / N_QUANTILES)
         noisy_actions = places[:, None, None]

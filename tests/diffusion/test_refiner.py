@@ -165,7 +165,7 @@ def test_entropy_where_q_does_not_matter_is_that_of_reflected_noise(sigma, expec
     if expected is None:
         # the walls are far for nearly all actions: that of the normal law, but for a share of about sigma of them
         expected = 0.5 * math.log(2 * math.pi * math.e * sigma**2)
-        assert refiner.uniform_entropy() == pytest.approx(expected, abs=sigma)
+        assert refiner.entropy_range()[1] == pytest.approx(expected, abs=sigma)
     else:
         th.manual_seed(0)
         noisy_actions = 2 * th.rand(4_000_000, 1, dtype=th.float64) - 1
@@ -175,10 +175,19 @@ def test_entropy_where_q_does_not_matter_is_that_of_reflected_noise(sigma, expec
         density = counts / counts.sum(dim=1, keepdim=True) * 32
         counted = -(density * density.clamp(min=1e-12).log()).sum(dim=1).mean() / 32
         assert counted.item() == pytest.approx(expected, abs=0.003)
-        assert refiner.uniform_entropy() == pytest.approx(expected, abs=0.001)
-    assert refiner.uniform_entropy() < math.log(2)
+        assert refiner.entropy_range()[1] == pytest.approx(expected, abs=0.001)
+    assert refiner.entropy_range()[1] < math.log(2)
 
 
 def test_sigma_must_be_positive():
     with pytest.raises(ValueError, match="relative_sigma must be a finite number > 0"):
         Refiner(1, 1, [8], nn.ReLU, 0.0)
+
+
+def test_smallest_entropy_is_that_of_the_narrowest_gaussian():
+    refiner = refiner_of(0.5, 2, [])
+    with th.no_grad():
+        refiner.network[-1].bias[2:] = 1e3  # the spread, as far as it goes
+    _, std = refiner(th.zeros(1, 1), th.zeros(1, 2))
+    entropy = 0.5 * th.log(2 * math.pi * math.e * std**2)
+    assert refiner.entropy_range()[0] == pytest.approx(entropy[0, 0].item(), abs=1e-5)
