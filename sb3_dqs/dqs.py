@@ -89,9 +89,10 @@ class DQS(settings.LiveSettings, ExploringAlgorithm):
     :param actor_batch_size: regression points per actor update; at most the ``batch_size`` rows of the critic's batch
     :param policy_delay: update actor and temperature every this many critic updates
     :param actor_learning_rate_factor: learning rate of the actor over that of the critic, > 0
-    :param n_action_candidates: the deterministic action is the best by Q of this many candidates
-    :param n_corrector_proposals: proposals around each sampled action that the critic is asked for, so that it follows
-        exp(Q / temperature) more closely than the actor alone lets it; 0 for none
+    :param n_action_candidates: of ``predict()``: a sampled action is one of this many samples of the actor, chosen by weights
+        that bring it to exp(Q / temperature), the deterministic one the best by Q of as many
+    :param n_corrector_proposals: of ``predict()``: proposals around each sampled action, one of which takes its place by steps
+        that leave exp(Q / temperature) as it is; 0 for none
     :param exploration_correlation_time: steps over which the actions that ``learn()`` takes stay correlated within an episode,
         see :class:`~sb3_dqs.exploration.CorrelatedNoise`, until the cooling is over; 0 for independent actions, such as
         ``predict()`` always takes
@@ -151,7 +152,7 @@ class DQS(settings.LiveSettings, ExploringAlgorithm):
         policy_delay: int = 3,
         actor_learning_rate_factor: float = 2.0,
         n_action_candidates: int = 8,
-        n_corrector_proposals: int = 8,
+        n_corrector_proposals: int = 0,
         exploration_correlation_time: float = 16.0,
         component_kwargs: dict[str, dict[str, Any]] | None = None,
         stats_window_size: int = 100,

@@ -33,12 +33,12 @@ class CorrelatedNoise:
 
     :param n_envs: number of environments; their noises are independent
     :param noise_dim: random numbers per action; they are independent
-    :param correlation_time: of the persistent part, > 0, steps
+    :param correlation_time: of the persistent part, steps; 0 for none
     :param device: where the noise is needed
     """
 
     def __init__(self, n_envs: int, noise_dim: int, correlation_time: float, device: th.device | str = "cpu"):
-        self.decay = math.exp(-1 / correlation_time)
+        self.decay = math.exp(-1 / correlation_time) if correlation_time > 0 else 0.0
         self.persistent = th.randn((n_envs, noise_dim), device=device)
 
     def step(self, persistent_share: float) -> th.Tensor:
@@ -63,8 +63,10 @@ class CorrelatedNoise:
 
 class ExploringAlgorithm(OffPolicyAlgorithm):
     """
-    SB3's off-policy algorithm, where the policy is told from which noise to make the actions that are taken in training, for
-    as long as that noise is correlated; afterwards they are those of ``predict()``.
+    SB3's off-policy algorithm, where the policy is told from which noise to make the actions that are taken in training.
+
+    They are samples of the actor as it is, which all its modes have their share of, as those of TD targets are; ``predict()``
+    follows the critic's law, which early errors of the critic may have left out a mode of.
 
     What the environments answer is checked here, before it is stored.
     """
@@ -90,8 +92,7 @@ class ExploringAlgorithm(OffPolicyAlgorithm):
     def _sample_action(
         self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
-        is_correlated = self.exploration_correlation_time > 0 and self.cooled_share < 1
-        if self.num_timesteps < learning_starts or not is_correlated or not takes_noise(self.policy):
+        if self.num_timesteps < learning_starts or not takes_noise(self.policy):
             return super()._sample_action(learning_starts, action_noise, n_envs)
         if self.exploration_noise is None:
             self.exploration_noise = CorrelatedNoise(

@@ -23,6 +23,7 @@ from torch import nn
 from sb3_dqs.checks import InputError
 from sb3_dqs.critics import BatchRenormCritic, evaluating, smallest_q, smallest_q_fn
 from sb3_dqs.diffusion.box import BoxDiffusion
+from sb3_dqs.diffusion.choice import Candidates, choose_by_law
 from sb3_dqs.diffusion.corrector import Corrector
 from sb3_dqs.diffusion.refiner import Refiner
 from sb3_dqs.diffusion.samplers import PassCallback
@@ -147,8 +148,8 @@ class DiffusionActor(BoundedPolicy):
 
     @property
     def noise_dim(self) -> int:
-        """How many random numbers a sampled action takes: where the sampler starts, and what the refiner adds and draws."""
-        return self.action_dim if self.refiner is None else 3 * self.action_dim
+        """How many random numbers a sampled action takes: where the sampler starts, and what the refiner draws."""
+        return self.action_dim if self.refiner is None else 2 * self.action_dim
 
     def forward(self, obs: PyTorchObs, deterministic: bool = False, noise: th.Tensor | None = None) -> th.Tensor:
         """
@@ -164,8 +165,24 @@ class DiffusionActor(BoundedPolicy):
         features = self.extract_features(obs, self.features_extractor)
         if noise is None:
             noise = th.randn_like(features[:, :1].expand(-1, self.noise_dim))
-        start_noise, refiner_noise = noise.tensor_split([self.action_dim], dim=1)
-        return self._refined(features, self.sample_actions(features, start_noise), refiner_noise)
+        start_noise, drawn = noise.tensor_split([self.action_dim], dim=1)
+        return self._refined(features, self.sample_actions(features, start_noise), drawn)
+
+    def candidates(self, obs: PyTorchObs, n_candidates: int) -> Candidates:
+        """
+        Several samples per observation, and the Gaussians that they are drawn from: the refiner's.
+
+        :param obs: batch of observations
+        :param n_candidates: per observation
+        :return: n_candidates draws of the policy
+        """
+        features = self.extract_features(obs, self.features_extractor)
+        start_noise, drawn = th.randn(
+            (2, n_candidates, len(features), self.action_dim), dtype=features.dtype, device=features.device
+        )
+        repeated = features.expand(n_candidates, *features.shape).flatten(end_dim=1)
+        samples = self.sample_actions(repeated, start_noise.flatten(end_dim=1)).view_as(start_noise)
+        return self.refiner.candidates(self.diffusion.normalization(features), samples, drawn)
 
     def _refined(self, features: th.Tensor, actions: th.Tensor, noise: th.Tensor | None = None) -> th.Tensor:
         if self.refiner is None:
@@ -229,8 +246,8 @@ class DiffusionPolicy(BoundedPolicy):
         by :class:`~sb3_dqs.dqs.DQS`
     :param diffusion_kwargs: Settings of the diffusion; set by :class:`~sb3_dqs.dqs.DQS`
     :param refiner_kwargs: Settings of the refiner; set by :class:`~sb3_dqs.dqs.DQS`
-    :param n_action_candidates: Deterministic prediction returns the best of this many actions by the smallest Q of the
-        ensemble; set by :class:`~sb3_dqs.dqs.DQS`
+    :param n_action_candidates: A sampled action is one of this many draws, by the weights of exp(Q / temperature), the
+        deterministic one the best of as many by the smallest Q of the ensemble; set by :class:`~sb3_dqs.dqs.DQS`
     :param corrector_kwargs: of the corrector of sampled actions, see :class:`~sb3_dqs.diffusion.corrector.Corrector`; set by
         :class:`~sb3_dqs.dqs.DQS`
     """
@@ -429,8 +446,8 @@ class DiffusionPolicy(BoundedPolicy):
 
     @property
     def noise_dim(self) -> int:
-        """How many random numbers a sampled action takes."""
-        return self.actor.noise_dim + self.corrector.noise_dim(self.actor.action_dim)
+        """How many random numbers an action takes in training."""
+        return self.actor.noise_dim
 
     def forward(self, obs: PyTorchObs, deterministic: bool = False, noise: th.Tensor | None = None) -> th.Tensor:
         """
@@ -438,34 +455,38 @@ class DiffusionPolicy(BoundedPolicy):
 
         :param obs: batch of observations
         :param deterministic: a function of observation and weights alone, instead of a sample of the policy
-        :param noise: (batch, noise_dim), standard normal, that makes the sample: the actor's, then the corrector's; drawn by
-            default
+        :param noise: (batch, noise_dim), standard normal, for one sample of the actor as it is, as actions of training are; by
+            default the sample follows the law, see :meth:`sample_of_the_law`
         :return: (batch, action_dim), in [-1, 1]
         """
         if deterministic:
             return self.best_candidate(obs)
-        if noise is None:
-            return self.corrected(obs, self.actor(obs))
-        actor_noise, corrector_noise = noise.tensor_split([self.actor.noise_dim], dim=1)
-        return self.corrected(obs, self.actor(obs, noise=actor_noise), corrector_noise)
+        return self.sample_of_the_law(obs) if noise is None else self.actor(obs, noise=noise)
 
-    def corrected(self, obs: PyTorchObs, actions: th.Tensor, noise: th.Tensor | None = None) -> th.Tensor:
+    def sample_of_the_law(self, obs: PyTorchObs) -> th.Tensor:
         """
-        Bring samples of the actor nearer to the law exp(Q / temperature) that it follows.
+        A draw from exp(Q / temperature), as near as it gets: one of several samples of the actor, by their weights, and what
+        the corrector, if any, makes of it.
 
         :param obs: batch of observations
-        :param actions: (batch, action_dim), in [-1, 1], samples of the actor
-        :param noise: of the corrector, standard normal; drawn by default
         :return: (batch, action_dim), in [-1, 1]
         """
-        if not self.corrector:
-            return actions
+        is_chosen = self.n_action_candidates > 1 and self.actor.refiner is not None
+        if not is_chosen and not self.corrector:
+            return self.actor(obs)
         with evaluating(self.law_critic):
-            return self.corrector(smallest_q_fn(self.law_critic, obs), actions, self.temperature, noise)
+            q_fn = smallest_q_fn(self.law_critic, obs)
+            if is_chosen:
+                candidates = self.actor.candidates(obs, self.n_action_candidates)
+                uniforms = th.rand_like(candidates.actions[0, :, 0])
+                actions = choose_by_law(candidates, q_fn, self.temperature, uniforms)
+            else:
+                actions = self.actor(obs)
+            return self.corrector(q_fn, actions, self.temperature)
 
     def sample_from(self, observation: np.ndarray | dict[str, np.ndarray], noise: th.Tensor) -> np.ndarray:
         """
-        Explore: sampled actions for observations of environments, as ``predict()`` gives them, from given noise.
+        Explore: sampled actions for observations of environments from given noise.
 
         :param observation: of all environments
         :param noise: (n_envs, noise_dim), standard normal

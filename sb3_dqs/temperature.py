@@ -16,8 +16,9 @@ AUTO_ENTROPY_PER_DIMENSION = -1.0
 # Of uniform actions, nats per action dimension
 UNIFORM_ENTROPY = math.log(2)
 
-# The log of the relative temperature stays within these bounds: only met when Q does not depend on the action at all.
-MAX_ABS_LOG_TEMPERATURE = 20.0
+# The relative temperature stays between these, in spreads of Q: where it is hotter, Q makes a difference of 0.005 nats; the
+# colder end is met only when Q does not depend on the action at all.
+HOTTEST, COLDEST = 10.0, math.exp(-20.0)
 
 # The running spread of Q stays above this, so that a critic that ignores the action leaves the temperature finite.
 MIN_Q_SPREAD = 1e-8
@@ -187,7 +188,8 @@ class AutomaticTemperature(Temperature):
     :param target_entropy: nats for the whole action vector on the [-1, 1] box; ``"auto"`` is -1 per action dimension
     :param entropy_range: smallest and largest entropy that the policy can have, nats per action dimension: a target is held
         between them
-    :param initial: start, > 0, relative to the spread of Q: 3 is a nearly uniform policy
+    :param initial: start, > 0 and <= 10, relative to the spread of Q: 3 is a nearly uniform policy, and it never gets hotter
+        than 10
     :param hot_entropy: first entropy target, nats per action dimension. What the refiner draws has less where the law is
         uniform (0.34 in one and two dimensions, 0.61 in six), so that the policy heats up as long as the target is
         higher, which keeps several modes alive.
@@ -222,6 +224,8 @@ class AutomaticTemperature(Temperature):
         action_dim = as_integer("action_dim", action_dim, 1, "it is the size of the action")
         self.final_target = checked_target_entropy(target_entropy, action_dim, entropy_range) / action_dim
         check_positive("initial", initial, "3.0 starts with a nearly uniform policy")
+        if initial > HOTTEST:
+            raise InputError(f"initial must be at most {HOTTEST}, got {initial!r}; 3.0 starts with a nearly uniform policy")
         if not is_finite_number(hot_entropy) or hot_entropy >= UNIFORM_ENTROPY:
             raise InputError(f"hot_entropy must be a number < 0.69 nats, the entropy of uniform actions, got {hot_entropy!r}")
         check_positive("gain", gain, "it is the change of the log temperature per nat and update of the actor")
@@ -265,7 +269,7 @@ class AutomaticTemperature(Temperature):
         max_step = self.max_step * pace
         gain = (self.gain * pace).clamp(max=max(self.gain, NEWTON_GAIN))
         self.log_temperature += (gain * deficit).clamp(-max_step, max_step)
-        self.log_temperature.clamp_(-MAX_ABS_LOG_TEMPERATURE, MAX_ABS_LOG_TEMPERATURE)
+        self.log_temperature.clamp_(math.log(COLDEST), math.log(HOTTEST))
         self.stepped_at_share.copy_(self.cooled_share)
 
     def logged(self) -> dict[str, th.Tensor]:

@@ -7,7 +7,6 @@ import torch as th
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_dqs import DQS, DiffusionPolicy, PaperDQS
-from sb3_dqs.diffusion.corrector import Corrector
 from sb3_dqs.exploration import CorrelatedNoise
 from tests.conftest import SMALL, SMALL_PAPER
 
@@ -80,9 +79,8 @@ class Recorder(gym.Env):
         return np.zeros(1, np.float32), 0.0, False, self.n_steps == 5, {}
 
 
-def explored(n_envs=20, n_steps=400, policy=DiffusionPolicy, n_corrector_proposals=0, **settings):
-    """Actions taken by an untrained policy, by default uncorrected, (n_envs, n_steps, 2), scaled to [-1, 1]."""
-    settings |= {"n_corrector_proposals": n_corrector_proposals}
+def explored(n_envs=20, n_steps=400, policy=DiffusionPolicy, **settings):
+    """Actions taken by an untrained policy, (n_envs, n_steps, 2), scaled to [-1, 1]."""
     envs = [Recorder() for _ in range(n_envs)]
     vec_env = DummyVecEnv([lambda env=env: env for env in envs])
     model = DQS(policy, vec_env, **{**UNTRAINED, **settings})
@@ -112,16 +110,17 @@ def test_actions_are_correlated_within_an_episode_and_not_across_its_end(shape):
 
 def test_correlation_fades_with_the_cooling():
     def at(cooled_share, **settings):
-        settings = {**UNTRAINED, "n_corrector_proposals": 0, **settings}
+        settings = {**UNTRAINED, **settings}
         model = DQS("MlpPolicy", DummyVecEnv([Recorder] * 20), **settings)
         model.cooled_share = cooled_share
         model.learn(20 * 400)
         return lag_one(model.replay_buffer.actions[:400].swapaxes(0, 1))[0]
 
-    assert at(0.5) == pytest.approx(LAG_ONE / 2, abs=0.07)
+    # the mirrors at the walls, which noise of the wide untrained refiner meets, take a tenth of it
+    assert at(0.5) == pytest.approx(LAG_ONE / 2, abs=0.1)
     assert at(1.0) == pytest.approx(0.0, abs=0.05)
     # without an automatic temperature too
-    assert at(0.5, temperature=1.0) == pytest.approx(LAG_ONE / 2, abs=0.07)
+    assert at(0.5, temperature=1.0) == pytest.approx(LAG_ONE / 2, abs=0.1)
 
 
 def test_cooling_takes_its_updates_or_the_first_half_of_a_short_run():
@@ -162,42 +161,15 @@ def test_actions_have_the_law_of_the_policy_where_the_observation_says_nothing_o
         assert shares == pytest.approx(quantiles, abs=0.035)
 
 
-def test_corrected_actions_persist_too():
-    # the corrector chooses among a few actions, and changes its choice now and then: far above white noise, below LAG_ONE
-    within, across = lag_one(explored(n_corrector_proposals=8))
-    assert 0.6 < within < LAG_ONE
-    assert across == pytest.approx(0.0, abs=0.12)
-
-
-def test_corrected_actions_have_the_law_of_what_predict_samples():
-    actions = explored(n_steps=1_000, n_corrector_proposals=8).reshape(20_000, 2)
-    model = DQS("MlpPolicy", Recorder(), **UNTRAINED)
-    samples, _ = model.predict(np.zeros((20_000, 1), np.float32))
-    samples = model.policy.scale_action(samples)[..., 0]
-    quantiles = np.linspace(0.05, 0.95, 10)
-    for coordinate in range(2):
-        shares = np.searchsorted(np.sort(actions[:, coordinate]), np.quantile(samples[:, coordinate], quantiles)) / 20_000
-        assert shares == pytest.approx(quantiles, abs=0.035)
-
-
-class CountingCorrector(Corrector):
-    """Corrects nothing, and knows from which noise it was to do so."""
-
-    def __call__(self, q_fn, actions, temperature, noise=None):
-        self.noises = [*getattr(self, "noises", []), noise]
-        return actions
-
-
-def test_all_sampled_actions_are_corrected_by_given_noise_while_it_is_correlated():
-    model = DQS("MlpPolicy", "Pendulum-v1", seed=0, cooling_updates=20, **SMALL)
-    corrector = model.policy.corrector = CountingCorrector(8)
+def test_actions_of_training_are_samples_of_the_actor_also_when_it_has_cooled(monkeypatch):
+    model = DQS("MlpPolicy", "Pendulum-v1", seed=0, cooling_updates=20, n_corrector_proposals=8, **SMALL)
+    asked = []
+    monkeypatch.setattr(model.policy, "sample_of_the_law", lambda obs: asked.append(obs) or model.actor(obs))
     model.learn(70)
-    # 20 steps of warm-up, 20 of cooling; the cooling is over after the last of these
-    assert [noise is None for noise in corrector.noises] == [False] * 20 + [True] * 30
-    # one draw for the noisy action, eight for the proposals, and the choice
-    assert corrector.noises[0].shape == (1, 10)
+    assert model.cooled_share == 1
+    assert not asked
     model.predict(np.zeros((2, 3), np.float32))
-    assert len(corrector.noises) == 51
+    assert len(asked) == 1
 
 
 def test_first_actions_are_uniform_as_in_sb3():
@@ -230,7 +202,7 @@ def test_a_policy_of_ones_own_is_asked_and_explores_by_its_own_noise_unless_it_t
 def test_the_published_algorithm_explores_by_white_noise():
     model = PaperDQS("MlpPolicy", Recorder(), **{**SMALL_PAPER, "learning_starts": 0}).learn(2)
     assert model.exploration_correlation_time == 0
-    assert model.exploration_noise is None
+    assert model.exploration_noise.decay == 0
 
 
 def test_prediction_is_not_correlated():

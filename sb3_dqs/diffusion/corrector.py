@@ -13,7 +13,9 @@ import torch as th
 from torch.nn import functional as F
 
 from sb3_dqs.checks import InputError, as_integer, check_positive, is_finite_number
+from sb3_dqs.diffusion.choice import choose
 from sb3_dqs.diffusion.estimators import QFunction, q_values_and_gradients
+from sb3_dqs.diffusion.reflection import reflect, reflected_normal_log_density
 
 # Of guided proposals, in standard deviations of the noise: their own, and how far uphill they are moved, per coordinate
 GUIDE_WIDTH = 0.5
@@ -42,34 +44,6 @@ class CorrectorNoise(NamedTuple):
         return cls(noise.unflatten(1, (-1, action_dim)).transpose(0, 1), th.special.ndtr(choice))
 
 
-def reflect(points: th.Tensor) -> th.Tensor:
-    """
-    :param points: coordinates of any size
-    :return: where a ray to that point from inside the box ends if the walls at -1 and 1 are mirrors, in [-1, 1]
-    """
-    return 1 - ((points + 1).remainder(4) - 2).abs()
-
-
-def reflected_normal_log_density(points: th.Tensor, centres: th.Tensor, sigma: float | th.Tensor) -> th.Tensor:
-    """
-    Log-density of ``reflect(centre + sigma * noise)``, from the nearest images of the centre in the mirrors: for sigma up to 1
-    those left out are too far away to tell.
-
-    :param points: (..., action_dim), in [-1, 1]
-    :param centres: (..., action_dim), in [-1, 1]
-    :param sigma: standard deviation > 0, action units; (..., action_dim) where it differs
-    :return: (...), without the constant of the normal law
-    """
-    images = th.stack([centres, 2 - centres, -2 - centres, centres + 4, centres - 4], dim=-1)
-    distances = points.unsqueeze(-1) - images
-    log_normalisation: float | th.Tensor
-    if isinstance(sigma, th.Tensor):
-        distances, log_normalisation = distances / sigma.unsqueeze(-1), sigma.log().sum(dim=-1)
-    else:
-        distances, log_normalisation = distances / sigma, points.shape[-1] * math.log(sigma)
-    return th.logsumexp(distances.square() / -2, dim=-1).sum(dim=-1) - log_normalisation
-
-
 def particle_gibbs(
     q_fn: QFunction, actions: th.Tensor, sigma: float, temperature: float | th.Tensor, noise: CorrectorNoise
 ) -> th.Tensor:
@@ -93,7 +67,7 @@ def particle_gibbs(
     noisy_actions = reflect(th.add(actions, noise.noise[0], alpha=sigma))
     proposals = reflect(th.add(noisy_actions, noise.noise[1:], alpha=sigma))
     candidates = th.cat([actions.unsqueeze(0), proposals])
-    return _chosen(candidates, q_fn(candidates) / temperature, noise.uniforms)
+    return choose(candidates, q_fn(candidates) / temperature, noise.uniforms)
 
 
 def guided_particle_gibbs(
@@ -142,15 +116,7 @@ def guided_particle_gibbs(
     candidates = th.cat([free, guided]).scatter(0, place, actions.unsqueeze(0))
     # R over the density of the mixture
     log_weights = q_fn(candidates) / temperature - F.softplus(guided_log_odds(candidates))
-    return _chosen(candidates, log_weights, noise.uniforms)
-
-
-def _chosen(candidates: th.Tensor, log_weights: th.Tensor, uniforms: th.Tensor) -> th.Tensor:
-    """One of the candidates (n, batch, action_dim), with probability proportional to exp(log_weights), (n, batch)."""
-    cumulative = th.softmax(log_weights, dim=0).cumsum(dim=0)
-    # the last candidate has what the others leave
-    chosen = (cumulative[:-1] <= uniforms).sum(dim=0)
-    return candidates.gather(0, chosen[None, :, None].expand(1, -1, candidates.shape[-1])).squeeze(0)
+    return choose(candidates, log_weights, noise.uniforms)
 
 
 class Corrector:

@@ -13,9 +13,10 @@ import torch as th
 from torch import nn
 
 from sb3_dqs.checks import check_positive
-from sb3_dqs.diffusion.corrector import reflect, reflected_normal_log_density
+from sb3_dqs.diffusion.choice import Candidates
 from sb3_dqs.diffusion.estimators import QFunction, Regression, q_values_and_gradients
 from sb3_dqs.diffusion.networks import mlp
+from sb3_dqs.diffusion.reflection import reflect, reflected_normal_log_density
 
 # Of the fitted Gaussian, action units; the largest is 1, which is nearly uniform on the box
 LOG_SMALLEST_STD = -4.0
@@ -36,13 +37,14 @@ N_PLACES, N_QUANTILES = 64, 1024
 
 class Refiner(nn.Module):
     """
-    One step of Gibbs sampling with a learned conditional: noise is added to an action, and a draw of the posterior is taken.
+    A last step of denoising by a draw from a learned posterior: a sample is read as a noisy action, and what it may stand for
+    is drawn.
 
     The posterior of a noisy action x is p(a | x) proportional to exp(Q(a) / temperature) R(a, x), where R is normal noise that
     is reflected at the walls. A Gaussian g(a | x), reflected as well, is fitted to it by the reverse Kullback-Leibler
-    divergence: narrow where the posterior has several modes.
-    Source: the policy update of SAC, arXiv:1801.01290, in the place of the conditional of a Gibbs step; ours: the condition on
-    a sample of the diffusion, and the noise.
+    divergence: narrow where the posterior has several modes. It is fitted at actions with noise, and asked at samples of the
+    diffusion as they are: noise would carry some of them over to the next mode, more of them to the better ones.
+    Source: the policy update of SAC, arXiv:1801.01290; ours: the condition on a sample of the diffusion.
 
     :param features_dim: size of the normalised observation features
     :param action_dim: size of the action
@@ -99,15 +101,22 @@ class Refiner(nn.Module):
         """
         :param features: (batch, features_dim), normalised
         :param actions: (batch, action_dim), in [-1, 1], samples of the diffusion
-        :param noise: (batch, 2 * action_dim), standard normal: added to the actions, then of the draw; None for the middle
-            of the posterior around the actions themselves
+        :param noise: (batch, action_dim), standard normal; None for the middle of what they stand for
         :return: (batch, action_dim), in [-1, 1]
         """
-        if noise is None:
-            return self(features, actions)[0]
-        added, drawn = noise.chunk(2, dim=1)
-        mean, std = self(features, reflect(th.add(actions, added, alpha=self.sigma)))
-        return reflect(th.addcmul(mean, std, drawn))
+        mean, std = self(features, actions)
+        return mean if noise is None else reflect(th.addcmul(mean, std, noise))
+
+    def candidates(self, features: th.Tensor, actions: th.Tensor, noise: th.Tensor) -> Candidates:
+        """
+        :param features: (batch, features_dim), normalised
+        :param actions: (n, batch, action_dim), in [-1, 1], samples of the diffusion
+        :param noise: (n, batch, action_dim), standard normal
+        :return: a draw for each
+        """
+        repeated = features.expand(len(actions), *features.shape).flatten(end_dim=1)
+        mean, std = (values.view_as(actions) for values in self(repeated, actions.flatten(end_dim=1)))
+        return Candidates(reflect(th.addcmul(mean, std, noise)), mean, std)
 
     def regress(
         self, features: th.Tensor, actions: th.Tensor, q_fn: QFunction, temperature: th.Tensor, noise: th.Tensor

@@ -4,14 +4,8 @@ import numpy as np
 import pytest
 import torch as th
 
-from sb3_dqs.diffusion.corrector import (
-    Corrector,
-    CorrectorNoise,
-    guided_particle_gibbs,
-    particle_gibbs,
-    reflect,
-    reflected_normal_log_density,
-)
+from sb3_dqs.diffusion.corrector import Corrector, CorrectorNoise, guided_particle_gibbs, particle_gibbs
+from sb3_dqs.diffusion.reflection import reflect, reflected_normal_log_density
 from tests import truth
 
 N_SAMPLES = 50_000
