@@ -158,15 +158,16 @@ def test_actor_alone_predicts_as_a_policy_of_one_candidate():
 # Corrected samples
 
 
-def on_a_known_law(n_corrector_proposals, n_rounds=12, guided_share=0.0):
+def on_a_known_law(n_corrector_proposals=0, n_rounds=12, guided_share=0.0, n_action_candidates=1):
     """
-    An untrained actor, which is nearly uniform, in front of a critic that knows the law: standard deviation 0.3 at
-    temperature 1, and 0.15 at 0.25.
+    An untrained actor, which is nearly uniform, in front of a critic that knows the law: mean 0.2, and a standard deviation of
+    0.3 at temperature 1, 0.15 at 0.25.
     """
     return DQS(
         "MlpPolicy",
         RandomEnv(spaces.Box(-1.0, 1.0, (1,)), 1),
         temperature=0.25,
+        n_action_candidates=n_action_candidates,
         n_corrector_proposals=n_corrector_proposals,
         component_kwargs={"corrector": {"sigmas": [0.5] * n_rounds, "guided_share": guided_share}},
         policy_kwargs={"net_arch": [8], "critic_class": KnownCritic, "critic_kwargs": {"log_density": truth.gaussian}},
@@ -174,11 +175,28 @@ def on_a_known_law(n_corrector_proposals, n_rounds=12, guided_share=0.0):
     )
 
 
-def spread(model):
+def spread(model, n_samples=20_000):
     """Mean and standard deviation of sampled actions, on the [-1, 1] box."""
     with th.no_grad():
-        actions = model.policy(th.zeros(20_000, 1))
+        actions = model.policy(th.zeros(n_samples, 1))
     return actions.mean().item(), actions.std().item()
+
+
+def test_samples_chosen_among_many_follow_the_law_of_the_critic_where_the_actor_does_not():
+    # of 8,000 draws, the standard error of the mean is 0.002, and the choice among 32 is worth that among a few less
+    assert spread(on_a_known_law(n_action_candidates=32), 8_000) == (
+        pytest.approx(0.2, abs=0.02),
+        pytest.approx(0.15, abs=0.02),
+    )
+    assert spread(on_a_known_law(n_action_candidates=8), 8_000)[1] < 0.2
+    assert spread(on_a_known_law())[1] > 0.5, "a uniform law has 0.58"
+
+
+def test_from_given_noise_the_actor_is_sampled_as_it_is():
+    model = on_a_known_law(n_action_candidates=8)
+    noise = th.randn(5, model.policy.noise_dim)
+    with th.no_grad():
+        assert th.equal(model.policy(th.zeros(5, 1), noise=noise), model.actor(th.zeros(5, 1), noise=noise))
 
 
 def test_corrected_samples_follow_the_law_of_the_critic_where_the_actor_does_not():
@@ -216,7 +234,7 @@ def test_training_renews_the_temperature_of_the_corrector():
 def test_only_sampled_actions_are_corrected():
     model = on_a_known_law(8)
     chosen, _ = model.predict(np.zeros((3, 1), np.float32), deterministic=True)
-    model.policy.corrector = None
+    model.policy.corrector = None  # and would fail
     again, _ = model.predict(np.zeros((3, 1), np.float32), deterministic=True)
     assert np.array_equal(chosen, again)
 

@@ -259,7 +259,7 @@ def test_deterministic_actions_are_the_best_of_the_candidates_by_the_average():
 
 
 def test_sampled_actions_are_corrected_towards_the_law_of_the_average():
-    model = with_opposite_average(component_kwargs={"corrector": {"sigmas": [0.5] * 30}})
+    model = with_opposite_average(n_corrector_proposals=8, component_kwargs={"corrector": {"sigmas": [0.5] * 30}})
     actions, _ = model.predict(np.zeros((500, 3), np.float32))
     # mean of exp(-20 a) on [-1, 1]: -coth(20) + 1 / 20
     assert model.policy.scale_action(actions).mean() == pytest.approx(-0.95, abs=0.01)
