@@ -3,6 +3,7 @@
 import sys
 
 import numpy as np
+import onnxruntime
 import pytest
 from stable_baselines3 import SAC, HerReplayBuffer
 from stable_baselines3.common.envs import BitFlippingEnv
@@ -10,8 +11,8 @@ from stable_baselines3.common.envs import BitFlippingEnv
 from sb3_dqs import DQS, PaperDQS, command_line
 from sb3_dqs.export.command import described, find_model, load_model, main, statistics_beside
 from sb3_dqs.export.onnx import Comparison
-from tests.conftest import SMALL, SMALL_PAPER
-from tests.export.models import VECTOR, trained
+from tests.conftest import SMALL, SMALL_PAPER, RandomEnv
+from tests.export.models import IMAGE, VECTOR, trained
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +37,22 @@ def test_run_of_the_zoo_is_exported_with_its_statistics(run_of_the_zoo, monkeypa
     assert written.is_file()
 
 
+@pytest.mark.parametrize(("batch_size", "n_compared"), [("3", "999 of 999"), ("2000", "2,000 of 2,000")])
+def test_batch_size_of_the_command_line_is_that_of_the_file(batch_size, n_compared, run_of_the_zoo, tmp_path, capsys):
+    assert main([str(run_of_the_zoo), "--batch-size", batch_size, "-o", str(tmp_path / "policy.onnx")]) == 0
+    assert f"{n_compared} actions are those of predict() to 1e-05" in capsys.readouterr().out
+    (observations,) = onnxruntime.InferenceSession(tmp_path / "policy.onnx").get_inputs()
+    assert observations.shape[0] == int(batch_size)
+
+
+def test_layout_of_images_on_the_command_line_is_that_of_the_file(tmp_path, capsys):
+    DQS("CnnPolicy", RandomEnv(IMAGE), buffer_size=10).save(tmp_path / "model")
+    for layout, shape in (("last", [36, 40, 3]), ("first", [3, 36, 40])):
+        assert main([str(tmp_path / "model.zip"), "--channels", layout, "--batch-size", "2"]) == 0
+        (images,) = onnxruntime.InferenceSession(tmp_path / "model.onnx").get_inputs()
+        assert images.shape[1:] == shape
+
+
 def test_other_candidates_are_told_with_their_q():
     comparison = Comparison(np.array([0.0, 0.3, 1e-7]), np.array([0.0, 2e-7, 1e-6]))
     assert described(comparison) == (
@@ -52,10 +69,12 @@ def test_model_and_statistics_are_found(run_of_the_zoo, monkeypatch):
 
 
 def test_model_is_loaded_by_its_own_algorithm(tmp_path):
+    memory = {"optimize_memory_usage": True, "replay_buffer_kwargs": {"handle_timeout_termination": False}}
+    DQS("MlpPolicy", "Pendulum-v1", **memory, **SMALL).save(tmp_path / "memory")
     env = BitFlippingEnv(n_bits=3, continuous=True, max_steps=3)
     DQS("MultiInputPolicy", env, replay_buffer_class=HerReplayBuffer, **SMALL).save(tmp_path / "hindsight")
     PaperDQS("MlpPolicy", "Pendulum-v1", **SMALL_PAPER).save(tmp_path / "paper")
-    for name, algorithm in (("hindsight", DQS), ("paper", PaperDQS)):
+    for name, algorithm in (("hindsight", DQS), ("memory", DQS), ("paper", PaperDQS)):
         model = load_model(tmp_path / f"{name}.zip")
         assert type(model) is algorithm
         assert model.predict(model.observation_space.sample(), deterministic=True)[0].shape == model.action_space.shape
@@ -69,12 +88,15 @@ def test_model_is_loaded_by_its_own_algorithm(tmp_path):
         (["sac"], "model must be saved by DQS or PaperDQS, and sac.zip has the policy"),
         (["model", "--batch-size", "0"], "batch_size must be an integer >= 1"),
         (["model", "--vec-normalize", "nowhere.pkl"], "there is no nowhere.pkl"),
+        (["model", "--vec-normalize", "text.pkl"], "and text.pkl cannot be read"),
+        (["model", "-o", "text.pkl/policy.onnx"], "text.pkl"),
     ],
 )
 def test_what_cannot_be_exported_is_named_in_one_line(arguments, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     SAC("MlpPolicy", "Pendulum-v1", buffer_size=1).save("sac")
     DQS("MlpPolicy", "Pendulum-v1", **SMALL).save("model")
+    (tmp_path / "text.pkl").write_text("no statistics")
     (tmp_path / "run_1").mkdir()
     DQS("MlpPolicy", "Pendulum-v1", **SMALL).save("run_1/best_model")
     assert main(arguments) == 2

@@ -9,6 +9,7 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3 import SAC
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+from torch.utils._pytree import tree_leaves
 
 from sb3_dqs import DQS, PaperDQS
 from sb3_dqs.checks import InputError
@@ -93,6 +94,32 @@ def test_trace_by_the_recipe(recipe, tmp_path):
         loaded = th.jit.load(tmp_path / "traced.pt")
     actions = loaded(th.as_tensor(observations)).numpy()
     assert_same_actions(onnxable.policy, observations, actions, expected)
+
+
+@pytest.mark.parametrize(("policy", "space"), [("CnnPolicy", IMAGE), ("MultiInputPolicy", DICT)])
+def test_the_recipe_for_images_and_dictionaries(policy, space, tmp_path):
+    model = DQS(policy, in_vector(RandomEnv(space), None), seed=0, buffer_size=50).learn(25)
+    rows, _ = model.policy.obs_to_tensor(model.get_env().reset())
+    onnxable = OnnxableSB3Policy(model.policy).eval()
+    path = tmp_path / "policy.onnx"
+    # by name: a dictionary at the end of the arguments is taken for those that have names
+    th.onnx.export(onnxable, (), path, kwargs={"observation": rows}, dynamo=True, verbose=False)
+    session = onnxruntime.InferenceSession(path)
+    feeds = {part.name: value.numpy() for part, value in zip(session.get_inputs(), tree_leaves(rows), strict=True)}
+    with th.no_grad():
+        np.testing.assert_allclose(session.run(None, feeds)[0], onnxable(rows).numpy(), atol=1e-5)
+
+
+def test_the_whole_can_be_traced():
+    model = trained(DQS, "MlpPolicy", VECTOR, {"clip_obs": 7.0}, n_diffusion_steps=3)
+    deployed, (observations, _) = DeployedPolicy(model), observations_for(model, VECTOR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", th.jit.TracerWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)
+        traced = th.jit.trace(deployed, deployed.examples(2))
+    rows = th.as_tensor(observations[:50])
+    with th.no_grad():
+        th.testing.assert_close(traced(rows), deployed(rows), atol=1e-5, rtol=0)
 
 
 def test_torch_export_by_the_recipe(recipe):
