@@ -242,11 +242,28 @@ def test_temperature_scales_with_q_and_stays_positive_where_q_ignores_the_action
     assert value(0.0) > 0
 
 
-def test_the_log_of_the_temperature_is_bounded():
+def test_the_temperature_is_bounded_in_spreads_of_q():
     thermostat = automatic_temperature(1, -0.5, max_step=15.0, gain=15.0)
     for _ in range(3):
         thermostat.observe(measures(1.0, -9.0))
-    assert thermostat.log_temperature.item() == 20.0
+    assert thermostat.log_temperature.exp().item() == pytest.approx(10.0)
+    for _ in range(9):
+        thermostat.observe(measures(1.0, 9.0))
+    assert thermostat.log_temperature.item() == -20.0
+    with pytest.raises(ValueError, match=r"initial must be at most 10.0, got 11.0"):
+        automatic_temperature(1, -0.5, initial=11.0)
+
+
+def test_a_target_that_is_out_of_reach_for_long_does_not_wind_the_temperature_up():
+    # a cooling of a million updates, of which the target is above what the policy can have for a fifth
+    thermostat = AutomaticTemperature(1, -1.0, (-2.58, 0.34), max_step=1.0, gain=0.5)
+    for update in range(1_000):
+        thermostat.start_update(update / 1_000)
+        # at ten spreads of Q the entropy is within (1 / 10)^2 / 2 of that of a law that Q says nothing of
+        thermostat.observe(measures(1.0, 0.34 - 0.5 / thermostat.log_temperature.exp().item() ** 2))
+        assert thermostat.log_temperature.exp() <= 10.0 + 1e-4
+    # and it has come down since, to where 1 / (2 T^2) is 0.34 + 1
+    assert thermostat.log_temperature.exp().item() == pytest.approx((0.5 / 1.34) ** 0.5, rel=0.1)
 
 
 # What both kinds have in common
