@@ -364,6 +364,11 @@ class DQS(settings.LiveSettings, ExploringAlgorithm):
         settings.fit_action_noise(self)
         return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
 
+    def set_parameters(self, *args: Any, **kwargs: Any) -> None:
+        super().set_parameters(*args, **kwargs)
+        # the policy was saved with the temperature of then, which may be loaded with another one
+        self.policy.temperature.copy_(self.thermostat.value)
+
     def _excluded_save_params(self) -> list[str]:
         aliases = ["actor", "critic", "critic_target"]
         return [*super()._excluded_save_params(), *aliases, "exploration_noise", "_is_set_up"]

@@ -450,9 +450,9 @@ def test_schedule_is_restored_at_its_place_when_a_model_is_loaded(tmp_path, algo
 
 def test_temperature_given_to_load_is_used_at_once(tmp_path, algorithm):
     algorithm("MlpPolicy", "Pendulum-v1").learn(30).save(tmp_path / "model")
-    assert algorithm.load(tmp_path / "model", temperature=0.5).thermostat.value.item() == 0.5
-    custom = algorithm.load(tmp_path / "model", custom_objects={"temperature": 0.25})
-    assert custom.thermostat.value.item() == 0.25
+    for given in ({"temperature": 0.5}, {"custom_objects": {"temperature": 0.5}}):
+        loaded = algorithm.load(tmp_path / "model", **given)
+        assert loaded.thermostat.value.item() == loaded.policy.temperature.item() == 0.5
 
 
 def test_another_start_of_the_automatic_temperature_at_load_starts_it_anew(tmp_path):
