@@ -91,8 +91,8 @@ class DQS(settings.LiveSettings, ExploringAlgorithm):
     :param actor_learning_rate_factor: learning rate of the actor over that of the critic, > 0
     :param n_action_candidates: of ``predict()``: a sampled action is one of this many samples of the actor, chosen by weights
         that bring it to exp(Q / temperature), the deterministic one the best by Q of as many
-    :param n_corrector_proposals: of ``predict()``: proposals around each sampled action, one of which takes its place by steps
-        that leave exp(Q / temperature) as it is; 0 for none
+    :param n_corrector_proposals: of ``learn()``: proposals around each action that is taken, one of which may take its place,
+        by a step that leaves exp(Q / temperature) as it is; 0 for none
     :param exploration_correlation_time: steps over which the actions that ``learn()`` takes stay correlated within an episode,
         see :class:`~sb3_dqs.exploration.CorrelatedNoise`, until the cooling is over; 0 for independent actions, such as
         ``predict()`` always takes

@@ -148,8 +148,8 @@ class DiffusionActor(BoundedPolicy):
 
     @property
     def noise_dim(self) -> int:
-        """How many random numbers a sampled action takes: where the sampler starts, and what the refiner draws."""
-        return self.action_dim if self.refiner is None else 2 * self.action_dim
+        """How many random numbers a sampled action takes: where the sampler starts, and what the refiner adds and draws."""
+        return self.action_dim if self.refiner is None else 3 * self.action_dim
 
     def forward(self, obs: PyTorchObs, deterministic: bool = False, noise: th.Tensor | None = None) -> th.Tensor:
         """
@@ -165,8 +165,8 @@ class DiffusionActor(BoundedPolicy):
         features = self.extract_features(obs, self.features_extractor)
         if noise is None:
             noise = th.randn_like(features[:, :1].expand(-1, self.noise_dim))
-        start_noise, drawn = noise.tensor_split([self.action_dim], dim=1)
-        return self._refined(features, self.sample_actions(features, start_noise), drawn)
+        start_noise, refiner_noise = noise.tensor_split([self.action_dim], dim=1)
+        return self._refined(features, self.sample_actions(features, start_noise), refiner_noise)
 
     def candidates(self, obs: PyTorchObs, n_candidates: int) -> Candidates:
         """
@@ -447,7 +447,7 @@ class DiffusionPolicy(BoundedPolicy):
     @property
     def noise_dim(self) -> int:
         """How many random numbers an action takes in training."""
-        return self.actor.noise_dim
+        return self.actor.noise_dim + self.corrector.noise_dim(self.actor.action_dim)
 
     def forward(self, obs: PyTorchObs, deterministic: bool = False, noise: th.Tensor | None = None) -> th.Tensor:
         """
@@ -455,34 +455,43 @@ class DiffusionPolicy(BoundedPolicy):
 
         :param obs: batch of observations
         :param deterministic: a function of observation and weights alone, instead of a sample of the policy
-        :param noise: (batch, noise_dim), standard normal, for one sample of the actor as it is, as actions of training are; by
-            default the sample follows the law, see :meth:`sample_of_the_law`
+        :param noise: (batch, noise_dim), standard normal, that makes an action of training, see :meth:`explore`; by default the
+            sample follows the law, see :meth:`sample_of_the_law`
         :return: (batch, action_dim), in [-1, 1]
         """
         if deterministic:
             return self.best_candidate(obs)
-        return self.sample_of_the_law(obs) if noise is None else self.actor(obs, noise=noise)
+        return self.sample_of_the_law(obs) if noise is None else self.explore(obs, noise)
 
     def sample_of_the_law(self, obs: PyTorchObs) -> th.Tensor:
         """
-        A draw from exp(Q / temperature), as near as it gets: one of several samples of the actor, by their weights, and what
-        the corrector, if any, makes of it.
+        A draw from exp(Q / temperature), as near as it gets: one of several samples of the actor, by their weights.
 
         :param obs: batch of observations
         :return: (batch, action_dim), in [-1, 1]
         """
-        is_chosen = self.n_action_candidates > 1 and self.actor.refiner is not None
-        if not is_chosen and not self.corrector:
+        if self.n_action_candidates == 1 or self.actor.refiner is None:
             return self.actor(obs)
+        candidates = self.actor.candidates(obs, self.n_action_candidates)
         with evaluating(self.law_critic):
             q_fn = smallest_q_fn(self.law_critic, obs)
-            if is_chosen:
-                candidates = self.actor.candidates(obs, self.n_action_candidates)
-                uniforms = th.rand_like(candidates.actions[0, :, 0])
-                actions = choose_by_law(candidates, q_fn, self.temperature, uniforms)
-            else:
-                actions = self.actor(obs)
-            return self.corrector(q_fn, actions, self.temperature)
+            return choose_by_law(candidates, q_fn, self.temperature, th.rand_like(candidates.actions[0, :, 0]))
+
+    def explore(self, obs: PyTorchObs, noise: th.Tensor) -> th.Tensor:
+        """
+        An action of training: a single sample of the actor, moved a little by the corrector. All modes that the actor knows have
+        their share of these, also those that errors of the critic have made light by its law.
+
+        :param obs: batch of observations
+        :param noise: (batch, noise_dim), standard normal: the actor's, then the corrector's
+        :return: (batch, action_dim), in [-1, 1]
+        """
+        actor_noise, corrector_noise = noise.tensor_split([self.actor.noise_dim], dim=1)
+        actions = self.actor(obs, noise=actor_noise)
+        if not self.corrector:
+            return actions
+        with evaluating(self.law_critic):
+            return self.corrector(smallest_q_fn(self.law_critic, obs), actions, self.temperature, corrector_noise)
 
     def sample_from(self, observation: np.ndarray | dict[str, np.ndarray], noise: th.Tensor) -> np.ndarray:
         """

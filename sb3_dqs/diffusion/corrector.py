@@ -1,6 +1,7 @@
 """
 How are samples brought nearer to their law? By random steps that leave exp(Q / temperature) on the box [-1, 1]^d as it is.
 
+An actor that trails its critic, a coarse grid of noise levels, a biased regression: all are mended as far as the steps reach.
 They are local: no weight moves between modes that are farther apart than the noise.
 """
 
@@ -31,6 +32,16 @@ class CorrectorNoise(NamedTuple):
 
     noise: th.Tensor
     uniforms: th.Tensor
+
+    @classmethod
+    def of(cls, normals: th.Tensor, action_dim: int) -> "CorrectorNoise":
+        """
+        :param normals: (batch, (1 + n_proposals) * action_dim + 1), standard normal; where they are correlated over time, so
+            are the actions
+        :param action_dim: size of the action
+        """
+        noise, choice = normals[:, :-1], normals[:, -1]
+        return cls(noise.unflatten(1, (-1, action_dim)).transpose(0, 1), th.special.ndtr(choice))
 
 
 def particle_gibbs(
@@ -141,23 +152,36 @@ class Corrector:
     def __bool__(self) -> bool:
         return self.n_proposals > 0
 
-    def __call__(self, q_fn: QFunction, actions: th.Tensor, temperature: float | th.Tensor) -> th.Tensor:
+    def noise_dim(self, action_dim: int) -> int:
+        """
+        :param action_dim: size of the action
+        :return: how many random numbers all rounds take for one action
+        """
+        return len(self.sigmas) * self._noise_dim_of_round(action_dim) if self else 0
+
+    def _noise_dim_of_round(self, action_dim: int) -> int:
+        # guided proposals take one row of noise more, and a place
+        return (1 + self.n_proposals) * action_dim + 1 + (action_dim + 1 if self.n_guided else 0)
+
+    def __call__(
+        self, q_fn: QFunction, actions: th.Tensor, temperature: float | th.Tensor, noise: th.Tensor | None = None
+    ) -> th.Tensor:
         """
         :param q_fn: maps actions (n, batch, action_dim) to Q values (n, batch), differentiable if proposals are guided
         :param actions: (batch, action_dim), in [-1, 1]
         :param temperature: > 0, in units of Q
+        :param noise: (batch, noise_dim), standard normal; drawn by default
         :return: (batch, action_dim), in [-1, 1]
         """
         if not self:
             return actions
-        for sigma in self.sigmas:
-            # one row for the noisy action, and where proposals are guided one more candidate
-            n_rows = 1 + self.n_proposals + (self.n_guided > 0)
-            normals = th.randn((n_rows, *actions.shape), dtype=actions.dtype, device=actions.device)
-            noise = CorrectorNoise(normals, th.rand_like(actions[:, 0]))
+        action_dim = actions.shape[1]
+        if noise is None:
+            noise = th.randn((len(actions), self.noise_dim(action_dim)), dtype=actions.dtype, device=actions.device)
+        for sigma, of_round in zip(self.sigmas, noise.chunk(len(self.sigmas), dim=1), strict=True):
             if self.n_guided:
-                places = th.rand_like(actions[:, 0])
-                actions = guided_particle_gibbs(q_fn, actions, sigma, temperature, noise, places, self.n_guided)
+                places, rest = th.special.ndtr(of_round[:, 0]), CorrectorNoise.of(of_round[:, 1:], action_dim)
+                actions = guided_particle_gibbs(q_fn, actions, sigma, temperature, rest, places, self.n_guided)
             else:
-                actions = particle_gibbs(q_fn, actions, sigma, temperature, noise)
+                actions = particle_gibbs(q_fn, actions, sigma, temperature, CorrectorNoise.of(of_round, action_dim))
         return actions

@@ -42,8 +42,8 @@ class Refiner(nn.Module):
 
     The posterior of a noisy action x is p(a | x) proportional to exp(Q(a) / temperature) R(a, x), where R is normal noise that
     is reflected at the walls. A Gaussian g(a | x), reflected as well, is fitted to it by the reverse Kullback-Leibler
-    divergence: narrow where the posterior has several modes. It is fitted at actions with noise, and asked at samples of the
-    diffusion as they are: noise would carry some of them over to the next mode, more of them to the better ones.
+    divergence: narrow where the posterior has several modes. Single draws add noise to the sample first, a step of Gibbs
+    sampling; candidates among which one is chosen take samples as they are, since noise carries some over to the next mode.
     Source: the policy update of SAC, arXiv:1801.01290; ours: the condition on a sample of the diffusion.
 
     :param features_dim: size of the normalised observation features
@@ -101,11 +101,15 @@ class Refiner(nn.Module):
         """
         :param features: (batch, features_dim), normalised
         :param actions: (batch, action_dim), in [-1, 1], samples of the diffusion
-        :param noise: (batch, action_dim), standard normal; None for the middle of what they stand for
+        :param noise: (batch, 2 * action_dim), standard normal: added to the actions, then of the draw; None for the middle
+            of what the actions themselves stand for
         :return: (batch, action_dim), in [-1, 1]
         """
-        mean, std = self(features, actions)
-        return mean if noise is None else reflect(th.addcmul(mean, std, noise))
+        if noise is None:
+            return self(features, actions)[0]
+        added, drawn = noise.chunk(2, dim=1)
+        mean, std = self(features, reflect(th.add(actions, added, alpha=self.sigma)))
+        return reflect(th.addcmul(mean, std, drawn))
 
     def candidates(self, features: th.Tensor, actions: th.Tensor, noise: th.Tensor) -> Candidates:
         """
