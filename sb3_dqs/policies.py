@@ -54,15 +54,13 @@ class BoundedPolicy(BasePolicy):
     """What leaves an actor or a policy is finite and inside the bounds of the action space."""
 
     action_space: spaces.Box
-    # whether sampling an action takes gradients of the critic
-    asks_for_gradients = False
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> th.Tensor:
         return self(observation, deterministic)
 
     def predict(self, *args: Any, **kwargs: Any) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
         """As in SB3. :raises ValueError: if an action is not finite"""
-        with th.inference_mode(not self.asks_for_gradients):
+        with th.inference_mode():
             actions, state = super().predict(*args, **kwargs)
         return checked_actions(actions), state
 
@@ -405,10 +403,6 @@ class DiffusionPolicy(BoundedPolicy):
         return copy
 
     @property
-    def asks_for_gradients(self) -> bool:  # type: ignore[override]
-        return bool(self.corrector) and self.corrector.n_guided > 0
-
-    @property
     def law_critic(self) -> Any:
         """The critic whose law exp(Q / temperature) the policy follows: the average, or the critic itself without one."""
         return self.critic if self.critic_average is None else self.critic_average
@@ -455,8 +449,8 @@ class DiffusionPolicy(BoundedPolicy):
 
         :param obs: batch of observations
         :param deterministic: a function of observation and weights alone, instead of a sample of the policy
-        :param noise: (batch, noise_dim), standard normal, that makes an action of training, see :meth:`explore`; by default the
-            sample follows the law, see :meth:`sample_of_the_law`
+        :param noise: (batch, noise_dim), standard normal, that makes an action of training, see :meth:`explore`; by default
+            the sample follows the law, see :meth:`sample_of_the_law`
         :return: (batch, action_dim), in [-1, 1]
         """
         if deterministic:
@@ -479,8 +473,8 @@ class DiffusionPolicy(BoundedPolicy):
 
     def explore(self, obs: PyTorchObs, noise: th.Tensor) -> th.Tensor:
         """
-        An action of training: a single sample of the actor, moved a little by the corrector. All modes that the actor knows have
-        their share of these, also those that errors of the critic have made light by its law.
+        An action of training: a single sample of the actor, moved a little by the corrector. All modes that the actor knows
+        have their share of these, also those that errors of the critic have made light by its law.
 
         :param obs: batch of observations
         :param noise: (batch, noise_dim), standard normal: the actor's, then the corrector's

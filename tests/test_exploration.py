@@ -79,8 +79,9 @@ class Recorder(gym.Env):
         return np.zeros(1, np.float32), 0.0, False, self.n_steps == 5, {}
 
 
-def explored(n_envs=20, n_steps=400, policy=DiffusionPolicy, **settings):
-    """Actions taken by an untrained policy, (n_envs, n_steps, 2), scaled to [-1, 1]."""
+def explored(n_envs=20, n_steps=400, policy=DiffusionPolicy, n_corrector_proposals=0, **settings):
+    """Actions taken by an untrained policy, by default uncorrected, (n_envs, n_steps, 2), scaled to [-1, 1]."""
+    settings |= {"n_corrector_proposals": n_corrector_proposals}
     envs = [Recorder() for _ in range(n_envs)]
     vec_env = DummyVecEnv([lambda env=env: env for env in envs])
     model = DQS(policy, vec_env, **{**UNTRAINED, **settings})
@@ -110,7 +111,7 @@ def test_actions_are_correlated_within_an_episode_and_not_across_its_end(shape):
 
 def test_correlation_fades_with_the_cooling():
     def at(cooled_share, **settings):
-        settings = {**UNTRAINED, **settings}
+        settings = {**UNTRAINED, "n_corrector_proposals": 0, **settings}
         model = DQS("MlpPolicy", DummyVecEnv([Recorder] * 20), **settings)
         model.cooled_share = cooled_share
         model.learn(20 * 400)
@@ -161,15 +162,35 @@ def test_actions_have_the_law_of_the_policy_where_the_observation_says_nothing_o
         assert shares == pytest.approx(quantiles, abs=0.035)
 
 
-def test_actions_of_training_are_samples_of_the_actor_also_when_it_has_cooled(monkeypatch):
-    model = DQS("MlpPolicy", "Pendulum-v1", seed=0, cooling_updates=20, n_corrector_proposals=8, **SMALL)
-    asked = []
+def test_corrected_actions_persist_too():
+    # the corrector chooses among a few actions, and changes its choice now and then: far above white noise, below LAG_ONE
+    within, across = lag_one(explored(n_corrector_proposals=8))
+    assert 0.6 < within < LAG_ONE
+    assert across == pytest.approx(0.0, abs=0.12)
+
+
+def test_corrected_actions_have_the_law_of_corrected_samples():
+    actions = explored(n_steps=1_000, n_corrector_proposals=8).reshape(20_000, 2)
+    model = DQS("MlpPolicy", Recorder(), n_corrector_proposals=8, **UNTRAINED)
+    with th.no_grad():
+        samples = model.policy(th.zeros(20_000, 1), noise=th.randn(20_000, model.policy.noise_dim)).numpy()
+    quantiles = np.linspace(0.05, 0.95, 10)
+    for coordinate in range(2):
+        shares = np.searchsorted(np.sort(actions[:, coordinate]), np.quantile(samples[:, coordinate], quantiles)) / 20_000
+        assert shares == pytest.approx(quantiles, abs=0.035)
+
+
+def test_actions_of_training_are_single_samples_also_when_the_policy_has_cooled_and_predict_chooses(monkeypatch):
+    model = DQS("MlpPolicy", "Pendulum-v1", seed=0, cooling_updates=20, **SMALL)
+    asked, explored = [], []
+    original = model.policy.explore
     monkeypatch.setattr(model.policy, "sample_of_the_law", lambda obs: asked.append(obs) or model.actor(obs))
+    monkeypatch.setattr(model.policy, "explore", lambda obs, noise: explored.append(noise) or original(obs, noise))
     model.learn(70)
     assert model.cooled_share == 1
-    assert not asked
+    assert (len(asked), len(explored)) == (0, 50)
     model.predict(np.zeros((2, 3), np.float32))
-    assert len(asked) == 1
+    assert (len(asked), len(explored)) == (1, 50)
 
 
 def test_first_actions_are_uniform_as_in_sb3():

@@ -175,68 +175,84 @@ def on_a_known_law(n_corrector_proposals=0, n_rounds=12, guided_share=0.0, n_act
     )
 
 
-def spread(model, n_samples=20_000):
-    """Mean and standard deviation of sampled actions, on the [-1, 1] box."""
-    with th.no_grad():
-        actions = model.policy(th.zeros(n_samples, 1))
+def spread(actions):
+    """Mean and standard deviation of actions on the [-1, 1] box."""
     return actions.mean().item(), actions.std().item()
+
+
+def predicted(model, n_samples=8_000):
+    with th.no_grad():
+        return model.policy(th.zeros(n_samples, 1))
+
+
+def explored(model, n_samples=20_000):
+    with th.no_grad():
+        return model.policy(th.zeros(n_samples, 1), noise=th.randn(n_samples, model.policy.noise_dim))
 
 
 def test_samples_chosen_among_many_follow_the_law_of_the_critic_where_the_actor_does_not():
     # of 8,000 draws, the standard error of the mean is 0.002, and the choice among 32 is worth that among a few less
-    assert spread(on_a_known_law(n_action_candidates=32), 8_000) == (
-        pytest.approx(0.2, abs=0.02),
-        pytest.approx(0.15, abs=0.02),
-    )
-    assert spread(on_a_known_law(n_action_candidates=8), 8_000)[1] < 0.2
-    assert spread(on_a_known_law())[1] > 0.5, "a uniform law has 0.58"
+    mean, std = spread(predicted(on_a_known_law(n_action_candidates=32)))
+    assert (mean, std) == (pytest.approx(0.2, abs=0.02), pytest.approx(0.15, abs=0.02))
+    assert spread(predicted(on_a_known_law(n_action_candidates=8)))[1] < 0.2
+    assert spread(predicted(on_a_known_law()))[1] > 0.5, "a uniform law has 0.58"
 
 
-def test_from_given_noise_the_actor_is_sampled_as_it_is():
+def test_samples_are_chosen_at_the_temperature_of_the_moment(tmp_path):
+    model = on_a_known_law(n_action_candidates=32)
+    model.temperature = 0.04
+    # 0.3 sqrt(0.04)
+    assert spread(predicted(model))[1] == pytest.approx(0.06, abs=0.03)
+    model.save(tmp_path / "model")
+    assert spread(predicted(DQS.load(tmp_path / "model")))[1] == pytest.approx(0.06, abs=0.03)
+    assert spread(predicted(DQS.load(tmp_path / "model", temperature=0.25)))[1] == pytest.approx(0.15, abs=0.02)
+
+
+def test_without_a_corrector_actions_of_training_are_samples_of_the_actor():
     model = on_a_known_law(n_action_candidates=8)
     noise = th.randn(5, model.policy.noise_dim)
     with th.no_grad():
         assert th.equal(model.policy(th.zeros(5, 1), noise=noise), model.actor(th.zeros(5, 1), noise=noise))
 
 
-def test_corrected_samples_follow_the_law_of_the_critic_where_the_actor_does_not():
+def test_corrected_actions_of_training_follow_the_law_of_the_critic_where_the_actor_does_not():
     # of 20,000 draws, the standard error of the mean is 0.001
-    assert spread(on_a_known_law(8)) == (pytest.approx(0.2, abs=0.01), pytest.approx(0.15, abs=0.01))
-    assert spread(on_a_known_law(0))[1] > 0.5, "a uniform law has 0.58"
+    assert spread(explored(on_a_known_law(8))) == (pytest.approx(0.2, abs=0.01), pytest.approx(0.15, abs=0.01))
+    assert spread(explored(on_a_known_law()))[1] > 0.5, "a uniform law has 0.58"
 
 
-def test_guided_proposals_serve_prediction_and_training():
-    model = on_a_known_law(8, guided_share=0.5)
-    assert spread(model) == (pytest.approx(0.2, abs=0.01), pytest.approx(0.15, abs=0.01))
-    actions, _ = model.predict(np.zeros((20_000, 1), np.float32))
-    # 0.15 of the box, whose half-width is 2.5
-    assert actions.std() == pytest.approx(0.375, abs=0.025)
+def test_guided_proposals_serve_training():
+    assert spread(explored(on_a_known_law(8, guided_share=0.5))) == (
+        pytest.approx(0.2, abs=0.01),
+        pytest.approx(0.15, abs=0.01),
+    )
     guided = {"corrector": {"guided_share": 1.0}}
-    DQS("MlpPolicy", "Pendulum-v1", seed=0, component_kwargs=guided, **SMALL).learn(60)
+    DQS("MlpPolicy", "Pendulum-v1", seed=0, n_corrector_proposals=8, component_kwargs=guided, **SMALL).learn(60)
 
 
 def test_the_corrector_samples_at_the_temperature_of_the_moment(tmp_path):
     model = on_a_known_law(8)
     model.temperature = 0.04
     # 0.3 sqrt(0.04)
-    assert spread(model)[1] == pytest.approx(0.06, abs=0.01)
+    assert spread(explored(model))[1] == pytest.approx(0.06, abs=0.01)
     model.save(tmp_path / "model")
-    assert spread(DQS.load(tmp_path / "model"))[1] == pytest.approx(0.06, abs=0.01)
+    assert spread(explored(DQS.load(tmp_path / "model")))[1] == pytest.approx(0.06, abs=0.01)
     model.policy.save(tmp_path / "policy")
     assert DiffusionPolicy.load(tmp_path / "policy").temperature.item() == pytest.approx(0.04)
 
 
-def test_training_renews_the_temperature_of_the_corrector():
+def test_training_renews_the_temperature_of_the_policy():
     model = DQS("MlpPolicy", "Pendulum-v1", seed=0, **SMALL).learn(60)
     assert model.policy.temperature == model.thermostat.value != 1
 
 
-def test_only_sampled_actions_are_corrected():
+def test_only_actions_of_training_are_corrected():
     model = on_a_known_law(8)
     chosen, _ = model.predict(np.zeros((3, 1), np.float32), deterministic=True)
     model.policy.corrector = None  # and would fail
     again, _ = model.predict(np.zeros((3, 1), np.float32), deterministic=True)
     assert np.array_equal(chosen, again)
+    model.predict(np.zeros((3, 1), np.float32))
 
 
 # No hidden state
