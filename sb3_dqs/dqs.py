@@ -152,7 +152,7 @@ class DQS(settings.LiveSettings, ExploringAlgorithm):
         policy_delay: int = 3,
         actor_learning_rate_factor: float = 2.0,
         n_action_candidates: int = 8,
-        n_corrector_proposals: int = 0,
+        n_corrector_proposals: int = 8,
         exploration_correlation_time: float = 16.0,
         component_kwargs: dict[str, dict[str, Any]] | None = None,
         stats_window_size: int = 100,
