@@ -73,6 +73,7 @@ def sample_dqs_params(trial: optuna.Trial, n_actions: int, n_envs: int, addition
         "actor_batch_size_pow": trial.suggest_int("actor_batch_size_pow", 5, 7),
         "n_diffusion_steps": trial.suggest_int("n_diffusion_steps", 3, 7),
         "n_action_candidates_pow": trial.suggest_int("n_action_candidates_pow", 0, 4),
+        "n_corrector_proposals": trial.suggest_categorical("n_corrector_proposals", [0, 4, 8, 16]),
         "policy_delay": trial.suggest_int("policy_delay", 1, 4),
         "actor_learning_rate_factor": trial.suggest_float("actor_learning_rate_factor", 0.5, 5.0, log=True),
         "exploration_correlation_time": trial.suggest_categorical("exploration_correlation_time", [0.0, 4.0, 16.0, 64.0]),
