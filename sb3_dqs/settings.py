@@ -190,8 +190,9 @@ def check_argument_names(algorithm: type[LiveSettings], names: Any) -> None:
 
 def _check_custom_objects(algorithm: type[LiveSettings], names: Iterable[str]) -> None:
     # SB3 ignores names that the file has not; any attribute of a model may be among them
-    for name in set(names) - settings_of(algorithm):
-        if nearest := get_close_matches(name, settings_of(algorithm), n=1, cutoff=0.85):
+    known = settings_of(algorithm)  # type: ignore[arg-type]
+    for name in set(names) - known:
+        if nearest := get_close_matches(name, known, n=1, cutoff=0.85):
             raise ArgumentError(
                 f"custom_objects holds {name!r}, which is no setting of {algorithm.__name__}; did you mean {nearest[0]!r}?"
             )

@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from zipfile import is_zipfile
 
 from stable_baselines3.common.save_util import load_from_zip_file
@@ -105,8 +106,8 @@ def load_model(path: Path) -> DQS:
         raise InputError(f"model must be saved by DQS or PaperDQS, and {path} has the policy {policy_class}")
     algorithm = PaperDQS if issubclass(policy_class, PaperPolicy) else DQS
     # a replay buffer of its own may need the environment
-    buffer = {"buffer_size": 1, "replay_buffer_class": None, "replay_buffer_kwargs": {}, "optimize_memory_usage": False}
-    return algorithm.load(path, device="cpu", **buffer)
+    buffer: dict[str, Any] = {"buffer_size": 1, "replay_buffer_class": None, "replay_buffer_kwargs": {}}
+    return algorithm.load(path, device="cpu", optimize_memory_usage=False, **buffer)
 
 
 def _environment(folder: Path) -> str:
