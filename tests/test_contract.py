@@ -259,7 +259,8 @@ def test_save_and_load_keep_every_parameter_and_action(tmp_path, deterministic, 
     model = algorithm("MlpPolicy", "Pendulum-v1", seed=0).learn(50)
     # as in SB3's own test: other numbers in every entry, so that nothing is right by accident
     state = {name: th.rand_like(value.float()).to(value.dtype) for name, value in model.policy.state_dict().items()}
-    model.policy.load_state_dict(state)
+    # but the temperature, which the policy has of the thermostat
+    model.policy.load_state_dict({**state, "temperature": model.thermostat.value})
     observations = np.random.default_rng(0).standard_normal((5, 3)).astype(np.float32)
     th.manual_seed(0)
     before, _ = model.predict(observations, deterministic=deterministic)
