@@ -65,8 +65,8 @@ class ExploringAlgorithm(OffPolicyAlgorithm):
     """
     SB3's off-policy algorithm, where the policy is told from which noise to make the actions that are taken in training.
 
-    They are samples of the actor as it is, which all its modes have their share of, as those of TD targets are; ``predict()``
-    follows the critic's law, which early errors of the critic may have left out a mode of.
+    They are single samples, in which all modes of the actor have their share, as in those of TD targets; ``predict()`` follows
+    the critic's law, in which early errors of the critic may have made a mode too light.
 
     What the environments answer is checked here, before it is stored.
     """

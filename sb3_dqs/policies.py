@@ -246,8 +246,8 @@ class DiffusionPolicy(BoundedPolicy):
     :param refiner_kwargs: Settings of the refiner; set by :class:`~sb3_dqs.dqs.DQS`
     :param n_action_candidates: A sampled action is one of this many draws, by the weights of exp(Q / temperature), the
         deterministic one the best of as many by the smallest Q of the ensemble; set by :class:`~sb3_dqs.dqs.DQS`
-    :param corrector_kwargs: of the corrector of sampled actions, see :class:`~sb3_dqs.diffusion.corrector.Corrector`; set by
-        :class:`~sb3_dqs.dqs.DQS`
+    :param corrector_kwargs: of the corrector of actions of training, see :class:`~sb3_dqs.diffusion.corrector.Corrector`;
+        set by :class:`~sb3_dqs.dqs.DQS`
     """
 
     actor_class: ClassVar[type[DiffusionActor]] = DiffusionActor
@@ -257,7 +257,7 @@ class DiffusionPolicy(BoundedPolicy):
     critic: Any
     critic_target: Any
     critic_average: Any
-    # of the law exp(Q / temperature) that sampled actions are corrected to, in units of Q; DQS renews it as it trains
+    # of the law exp(Q / temperature) that sampled actions follow, in units of Q; DQS renews it as it trains
     temperature: th.Tensor
 
     def __init__(

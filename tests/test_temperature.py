@@ -255,7 +255,7 @@ def test_the_temperature_is_bounded_in_spreads_of_q():
 
 
 def test_a_target_that_is_out_of_reach_for_long_does_not_wind_the_temperature_up():
-    # a cooling of a million updates, of which the target is above what the policy can have for a fifth
+    # a slow cooling, for a fifth of which the target is above what the policy can have
     thermostat = AutomaticTemperature(1, -1.0, (-2.58, 0.34), max_step=1.0, gain=0.5)
     for update in range(1_000):
         thermostat.start_update(update / 1_000)

@@ -19,6 +19,9 @@ from sb3_dqs.dqs import DQS
 # Name of the observation where it is not a dictionary, which brings names of its own
 OBSERVATIONS = "observations"
 
+# What pickle raises, by its documentation, where a file is cut short, none of its own, or names what is not installed
+UNREADABLE = (pickle.UnpicklingError, AttributeError, EOFError, ImportError, IndexError)
+
 # Statistics, or the file that ``VecNormalize.save`` wrote
 Statistics = VecNormalize | str | os.PathLike
 
@@ -160,7 +163,7 @@ def vec_normalize_of(model: DQS, vec_normalize: Statistics | None) -> VecNormali
             raise InputError(f"vec_normalize must be a VecNormalize or the file that its save() wrote, and there is no {path}")
         try:
             vec_normalize = pickle.loads(path.read_bytes())
-        except Exception as error:  # whatever is in it
+        except UNREADABLE as error:
             raise InputError(
                 f"vec_normalize must be what VecNormalize.save() wrote, and {path} cannot be read: {error}"
             ) from error

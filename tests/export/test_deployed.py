@@ -1,5 +1,6 @@
 """Is a policy, as SB3's documentation exports it or as a whole, the same function outside of Python's eager world?"""
 
+import pickle
 import warnings
 
 import numpy as np
@@ -204,3 +205,21 @@ def test_statistics_that_are_none_or_of_other_observations_are_named(tmp_path):
     other = VecNormalize(DummyVecEnv([lambda: RandomEnv(spaces.Box(-1.0, 1.0, (5,)))]))
     with pytest.raises(InputError, match=r"of shapes {'observations': \(5,\)}, the model has {'observations': \(3,\)}"):
         DeployedPolicy(model, other)
+
+
+UNREADABLE = {
+    "text": b"no statistics",
+    "empty": b"",
+    "cut short": pickle.dumps(list(range(1_000)))[:500],
+    "of a module that is not there": b"cnowhere_at_all\nStatistics\n.",
+    "of a class that is not there": b"cmath\nStatistics\n.",
+}
+
+
+@pytest.mark.parametrize("content", UNREADABLE.values(), ids=UNREADABLE)
+def test_statistics_that_cannot_be_read_are_named_with_the_cause(content, tmp_path):
+    (tmp_path / "statistics.pkl").write_bytes(content)
+    model = DQS("MlpPolicy", RandomEnv(VECTOR), **SMALL)
+    with pytest.raises(InputError, match=r"vec_normalize must be .*statistics.pkl cannot be read: .+") as raised:
+        DeployedPolicy(model, tmp_path / "statistics.pkl")
+    assert raised.value.__cause__ is not None

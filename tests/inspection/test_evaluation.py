@@ -83,6 +83,17 @@ def test_the_exact_policy_draws_from_the_law_of_the_critic(action_dim):
         assert column.std() == pytest.approx(std, rel=0.06)
 
 
+def test_the_exact_policy_takes_dictionaries_and_more_rows_than_it_asks_for_at_once(monkeypatch):
+    env = RandomEnv(spaces.Dict({"first": spaces.Box(-1.0, 1.0, (2,)), "second": spaces.Box(-1.0, 1.0, (1,))}), 1)
+    model = with_linear_critics(DQS("MultiInputPolicy", env, temperature=2.0, **small()), [6.0])
+    monkeypatch.setattr(ExactPolicy, "MAX_ROWS", 300_000)  # of 1,000 cells each: 300 observations
+    th.manual_seed(0)
+    draws, _ = ExactPolicy(model).predict({"first": np.zeros((1_000, 2)), "second": np.zeros((1_000, 1))})
+    assert draws.shape == (1_000, 1)
+    # as above: mean of exp(3 a), whose standard deviation is 0.33
+    assert model.policy.scale_action(draws).mean() == pytest.approx(1 / math.tanh(3) - 1 / 3, abs=4 * 0.33 / math.sqrt(1_000))
+
+
 def test_the_exact_policy_can_be_rolled_out():
     model = DQS("MlpPolicy", "sb3_dqs/MultiGoal-v0", **small())
     envs = [gym.make("sb3_dqs/MultiGoal-v0") for _ in range(2)]
