@@ -24,9 +24,7 @@ from sb3_dqs.critics import (
     td_targets,
     transition_values,
 )
-from sb3_dqs.diffusion.corrector import Corrector
 from sb3_dqs.diffusion.estimators import Regression
-from sb3_dqs.diffusion.refiner import Refiner
 from sb3_dqs.exploration import ExploringAlgorithm
 from sb3_dqs.policies import CnnPolicy, DiffusionActor, DiffusionPolicy, MlpPolicy, MultiInputPolicy
 from sb3_dqs.temperature import AutomaticTemperature, ScheduledTemperature, Temperature, cooled_share
@@ -79,6 +77,9 @@ class DQS(settings.LiveSettings, ExploringAlgorithm):
     :param policy_tau: the soft update coefficient, in (0, 1], of the averaged critic that the policy follows: Q in its law
         exp(Q / temperature). A law at a low temperature jumps with each update of the critic, and an actor that trails it
         learns the average of the laws, which is wide; that of the average is followed. 1 is the critic itself.
+    :param actor_tau: the soft update coefficient, in (0, 1], of the averaged actor that ``predict()`` asks, per update of the
+        actor; larger early on, see :func:`~sb3_dqs.averaging.polynomial_decay_share`. What explores is the actor itself: it
+        changes with every error of the critic, and may fall for thousands of steps. 1 is no average.
     :param cooling_updates: with ``temperature="auto"``, the entropy target falls linearly from that of a nearly uniform
         policy to ``target_entropy`` over this many updates of the critic, or over the first half of the run if that is
         shorter, so that no good action is given up before it was tried (0 to start with the final target). Correlated
@@ -119,6 +120,9 @@ class DQS(settings.LiveSettings, ExploringAlgorithm):
         "CnnPolicy": CnnPolicy,
         "MultiInputPolicy": MultiInputPolicy,
     }
+    # keys of component_kwargs
+    components: ClassVar[tuple[str, ...]] = ("corrector", "diffusion", "refiner", "temperature")
+    learns_temperature: ClassVar[bool] = True
     policy: DiffusionPolicy
     actor: DiffusionActor
     critic: Any
@@ -145,6 +149,7 @@ class DQS(settings.LiveSettings, ExploringAlgorithm):
         temperature: str | float | Schedule = "auto",
         target_entropy: str | float = "auto",
         policy_tau: float = 0.01,
+        actor_tau: float = 3e-4,
         cooling_updates: int = 5_000,
         n_score_samples: int = 8,
         n_diffusion_steps: int = 5,
@@ -198,6 +203,7 @@ class DQS(settings.LiveSettings, ExploringAlgorithm):
         self.temperature = temperature
         self.target_entropy = target_entropy
         self.policy_tau = policy_tau
+        self.actor_tau = actor_tau
         self.cooling_updates = cooling_updates
         self.n_score_samples = n_score_samples
         self.n_diffusion_steps = n_diffusion_steps
@@ -218,7 +224,7 @@ class DQS(settings.LiveSettings, ExploringAlgorithm):
         self._is_set_up = False
         settings.check_settings(self)
         # SB3 gets more than the user gave: the diffusion's settings, and those of the buffer's returns
-        policy_kwargs = {**self.policy_kwargs, **self._policy_settings()}
+        policy_kwargs = {**self.policy_kwargs, **settings.policy_settings(self)}
         with self.holding(policy_kwargs=policy_kwargs, **settings.replay_buffer_settings(self)):
             super()._setup_model()
         self.actor = self.policy.actor
@@ -228,22 +234,6 @@ class DQS(settings.LiveSettings, ExploringAlgorithm):
         self._setup_temperature()
         self.exploration_noise = None
         self._is_set_up = True
-
-    def _policy_settings(self) -> dict[str, Any]:
-        named = {"n_diffusion_steps": self.n_diffusion_steps, "n_score_samples": self.n_score_samples}
-        actor_class: type[DiffusionActor] = self.policy_class.actor_class  # type: ignore[attr-defined]
-        rare = settings.component_kwargs(self, "diffusion", actor_class.diffusion_class, given=named)
-        shape = ("features_dim", "action_dim", "net_arch", "activation_fn")
-        refiner_kwargs = settings.component_kwargs(self, "refiner", actor_class.refiner_class or Refiner, given=shape)
-        corrector = {"n_corrector_proposals": self.n_corrector_proposals}
-        return {
-            "has_target_network": self.tau < 1,
-            "has_average_critic": self.policy_tau < 1,
-            "diffusion_kwargs": {**rare, **named},
-            "refiner_kwargs": refiner_kwargs,
-            "n_action_candidates": self.n_action_candidates,
-            "corrector_kwargs": {**settings.component_kwargs(self, "corrector", Corrector, given=corrector), **corrector},
-        }
 
     def _setup_temperature(self) -> None:
         is_auto = self.temperature == "auto"
@@ -319,6 +309,7 @@ class DQS(settings.LiveSettings, ExploringAlgorithm):
         self.actor.optimizer.zero_grad()
         th.stack([regression.loss for regression in regressions]).sum().backward()
         self.actor.optimizer.step()
+        self.policy.update_average_of_actor(self.actor_tau)
         measures = {name: value for regression in regressions for name, value in regression.measures.items()}
         self.thermostat.observe(measures)
         return {

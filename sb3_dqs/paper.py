@@ -9,7 +9,6 @@ from stable_baselines3.common.policies import BaseModel, BasePolicy, ContinuousC
 from stable_baselines3.common.type_aliases import GymEnv, PyTorchObs, Schedule
 from torch.utils._pytree import tree_map
 
-from sb3_dqs.checks import InputError
 from sb3_dqs.critics import Batch, evaluating, smallest_q_fn
 from sb3_dqs.diffusion.estimators import Regression
 from sb3_dqs.diffusion.paper import PaperDiffusion
@@ -78,6 +77,8 @@ class PaperDQS(DQS):
         "CnnPolicy": PaperCnnPolicy,
         "MultiInputPolicy": PaperMultiInputPolicy,
     }
+    components = ("diffusion", "temperature")
+    learns_temperature = False
 
     def __init__(
         self,
@@ -131,6 +132,7 @@ class PaperDQS(DQS):
             actor_batch_size=actor_batch_size,
             # what the published algorithm has not: each switched off
             policy_tau=1.0,
+            actor_tau=1.0,
             policy_delay=1,
             actor_learning_rate_factor=1.0,
             n_action_candidates=1,
@@ -145,20 +147,6 @@ class PaperDQS(DQS):
             device=device,
             _init_setup_model=_init_setup_model,
         )
-
-    def _policy_settings(self) -> dict[str, Any]:
-        for part in ("refiner", "corrector"):
-            if isinstance(self.component_kwargs, dict) and part in self.component_kwargs:
-                raise InputError(f"component_kwargs must not hold {part!r}: the published algorithm has none, DQS does")
-        return super()._policy_settings()
-
-    def _setup_temperature(self) -> None:
-        if isinstance(self.temperature, str):
-            raise InputError(
-                f"temperature must be a number > 0 or a schedule, got {self.temperature!r}; the published algorithm learns no "
-                "temperature (0.05 is its constant), DQS does"
-            )
-        super()._setup_temperature()
 
     def _regressions(self, batch: Batch, next_observations: PyTorchObs, next_actions: th.Tensor) -> list[Regression]:
         diffusion, n_points = self.actor.diffusion, min(self.actor_batch_size, len(batch.actions))

@@ -1,6 +1,6 @@
 """How do observations become actions? Features -> diffusion actor -> action in [-1, 1]; the networks and their optimisers."""
 
-import itertools
+import copy
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -20,6 +20,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from stable_baselines3.common.utils import polyak_update
 from torch import nn
 
+from sb3_dqs.averaging import follow, polynomial_decay_share
 from sb3_dqs.checks import InputError
 from sb3_dqs.critics import BatchRenormCritic, evaluating, smallest_q, smallest_q_fn
 from sb3_dqs.diffusion.box import BoxDiffusion
@@ -242,6 +243,8 @@ class DiffusionPolicy(BoundedPolicy):
         :class:`~sb3_dqs.dqs.DQS`
     :param has_average_critic: whether the policy follows a running average of the critic instead of the critic itself; set
         by :class:`~sb3_dqs.dqs.DQS`
+    :param has_average_actor: whether ``predict()`` asks a running average of the actor instead of the actor itself; set by
+        :class:`~sb3_dqs.dqs.DQS`
     :param diffusion_kwargs: Settings of the diffusion; set by :class:`~sb3_dqs.dqs.DQS`
     :param refiner_kwargs: Settings of the refiner; set by :class:`~sb3_dqs.dqs.DQS`
     :param n_action_candidates: A sampled action is one of this many draws, by the weights of exp(Q / temperature), the
@@ -257,6 +260,8 @@ class DiffusionPolicy(BoundedPolicy):
     critic: Any
     critic_target: Any
     critic_average: Any
+    actor_average: DiffusionActor | None
+    n_actor_updates: th.Tensor
     # of the law exp(Q / temperature) that sampled actions follow, in units of Q; DQS renews it as it trains
     temperature: th.Tensor
 
@@ -280,6 +285,7 @@ class DiffusionPolicy(BoundedPolicy):
         *,
         has_target_network: bool,
         has_average_critic: bool,
+        has_average_actor: bool,
         diffusion_kwargs: dict[str, Any],
         refiner_kwargs: dict[str, Any],
         n_action_candidates: int,
@@ -304,16 +310,19 @@ class DiffusionPolicy(BoundedPolicy):
         self.share_features_extractor = share_features_extractor
         self.has_target_network = has_target_network
         self.has_average_critic = has_average_critic
+        self.has_average_actor = has_average_actor
         self.diffusion_kwargs = diffusion_kwargs
         self.refiner_kwargs = refiner_kwargs
         self.n_action_candidates = n_action_candidates
         self.corrector_kwargs = corrector_kwargs
         self.corrector = Corrector(**corrector_kwargs)
         self.register_buffer("temperature", th.ones(()))
+        self.register_buffer("n_actor_updates", th.zeros(()))
         self._build(lr_schedule)
 
     def _build(self, lr_schedule: Schedule) -> None:
         self.actor = self.make_actor()
+        self.actor_average = self._copy_of_actor() if self.has_average_actor else None
         self.critic = self.make_critic(self.actor.features_extractor if self.share_features_extractor else None)
         self.critic_target = self._copy_of_critic() if self.has_target_network else None
         self.critic_average = self._copy_of_critic() if self.has_average_critic else None
@@ -356,6 +365,7 @@ class DiffusionPolicy(BoundedPolicy):
                 share_features_extractor=self.share_features_extractor,
                 has_target_network=self.has_target_network,
                 has_average_critic=self.has_average_critic,
+                has_average_actor=self.has_average_actor,
                 diffusion_kwargs=self.diffusion_kwargs,
                 refiner_kwargs=self.refiner_kwargs,
                 n_action_candidates=self.n_action_candidates,
@@ -394,13 +404,24 @@ class DiffusionPolicy(BoundedPolicy):
         }
         return self.critic_class(**self._update_features_extractor(kwargs, features_extractor)).to(self.device)
 
+    def _copy_of_actor(self) -> DiffusionActor:
+        # no new initialisation, which would move the random numbers of all that follows
+        average = copy.deepcopy(self.actor)
+        average.set_training_mode(False)
+        return average
+
     def _copy_of_critic(self) -> Any:
         # a copy never shares the features extractor of the online networks
-        copy = self.make_critic()
-        copy.load_state_dict(self.critic.state_dict())
+        follower = self.make_critic()
+        follower.load_state_dict(self.critic.state_dict())
         # and is always in eval mode
-        copy.set_training_mode(False)
-        return copy
+        follower.set_training_mode(False)
+        return follower
+
+    @property
+    def deployed_actor(self) -> DiffusionActor:
+        """The actor that ``predict()`` asks: the average, or the actor itself without one."""
+        return self.actor if self.actor_average is None else self.actor_average
 
     @property
     def law_critic(self) -> Any:
@@ -409,21 +430,22 @@ class DiffusionPolicy(BoundedPolicy):
 
     def update_average(self, tau: float) -> None:
         """
-        Let the averaged critic, if any, follow the critic: all weights, and the statistics that belong to them.
+        Let the averaged critic, if any, follow the critic.
 
         :param tau: share of the critic in the average, in (0, 1]
         """
-        if self.critic_average is None:
-            return
-        for theirs, ours in zip(
-            itertools.chain(self.critic.parameters(), self.critic.buffers()),
-            itertools.chain(self.critic_average.parameters(), self.critic_average.buffers()),
-            strict=True,
-        ):
-            if ours.is_floating_point():
-                ours.data.lerp_(theirs.data, tau)
-            else:  # a count
-                ours.copy_(theirs)
+        if self.critic_average is not None:
+            follow(self.critic_average, self.critic, tau)
+
+    def update_average_of_actor(self, tau: float) -> None:
+        """
+        Let the averaged actor, if any, follow the actor, more closely as long as there were few updates.
+
+        :param tau: share of the actor in the average, in (0, 1]
+        """
+        if self.actor_average is not None:
+            self.n_actor_updates += 1
+            follow(self.actor_average, self.actor, polynomial_decay_share(self.n_actor_updates).clamp(min=tau))
 
     def update_target(self, tau: float) -> None:
         """
@@ -464,9 +486,10 @@ class DiffusionPolicy(BoundedPolicy):
         :param obs: batch of observations
         :return: (batch, action_dim), in [-1, 1]
         """
-        if self.n_action_candidates == 1 or self.actor.refiner is None:
-            return self.actor(obs)
-        candidates = self.actor.candidates(obs, self.n_action_candidates)
+        actor = self.deployed_actor
+        if self.n_action_candidates == 1 or actor.refiner is None:
+            return actor(obs)
+        candidates = actor.candidates(obs, self.n_action_candidates)
         with evaluating(self.law_critic):
             q_fn = smallest_q_fn(self.law_critic, obs)
             return choose_by_law(candidates, q_fn, self.temperature, th.rand_like(candidates.actions[0, :, 0]))
@@ -510,7 +533,7 @@ class DiffusionPolicy(BoundedPolicy):
         :param obs: batch of observations
         :return: (batch, action_dim), in [-1, 1]
         """
-        candidates = self.actor.candidate_actions(obs)
+        candidates = self.deployed_actor.candidate_actions(obs)
         if self.n_action_candidates == 1:
             return candidates[0]
         with evaluating(self.law_critic):
@@ -518,12 +541,14 @@ class DiffusionPolicy(BoundedPolicy):
         return candidates.gather(0, best[None, :, None].expand(1, -1, candidates.shape[-1])).squeeze(0)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """As in torch; a copy of the critic that was not saved starts as the critic, one that is not wanted is left out."""
-        copies = ("critic_target.", "critic_average.")
+        """As in torch; a copy that was not saved starts as what it follows, one that is not wanted is left out."""
+        copies = ("critic_target.", "critic_average.", "actor_average.")
         state = {name: value for name, value in state_dict.items() if not name.startswith(copies)}
         for name in self.state_dict():
             if name.startswith(copies):
-                state[name] = state_dict.get(name, state_dict.get("critic." + name.split(".", 1)[1]))
+                copy_name, rest = name.split(".", 1)
+                followed = copy_name.split("_", 1)[0]
+                state[name] = state_dict.get(name, state_dict.get(f"{followed}.{rest}"))
         return super().load_state_dict(state, strict, assign)
 
     def set_training_mode(self, mode: bool) -> None:

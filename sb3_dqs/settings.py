@@ -26,9 +26,12 @@ from sb3_dqs.checks import (
     hint_at_text,
     is_finite_number,
 )
+from sb3_dqs.diffusion.corrector import Corrector
+from sb3_dqs.diffusion.refiner import Refiner
 
 if TYPE_CHECKING:
     from sb3_dqs.dqs import DQS
+    from sb3_dqs.policies import DiffusionActor
 
 # Whole numbers: the smallest allowed value, and a remedy
 INTEGERS = {
@@ -62,7 +65,15 @@ FIXED = {
 }
 
 # Arguments of the policy that DQS itself passes
-BUILT_IN_POLICY_KWARGS = {"diffusion_kwargs", "refiner_kwargs", "corrector_kwargs", "has_target_network", "has_average_critic"}
+BUILT_IN_POLICY_KWARGS = {"diffusion_kwargs", "refiner_kwargs", "corrector_kwargs"}
+
+# Settings that say how closely a copy of a network follows it; at 1 there is no copy. Argument of the policy, and its name
+COPIES = {
+    "tau": ("has_target_network", "target network"),
+    "policy_tau": ("has_average_critic", "averaged critic"),
+    "actor_tau": ("has_average_actor", "averaged actor"),
+}
+BUILT_IN_POLICY_KWARGS |= {argument for argument, _ in COPIES.values()}
 
 # Arguments of the policy that are classes, and an example of each
 CLASSES_OF_POLICY = {
@@ -240,6 +251,26 @@ def component_kwargs(model: "DQS", component: str, constructor: type, given: Ite
     return kwargs
 
 
+def policy_settings(model: "DQS") -> dict[str, Any]:
+    """
+    :param model: that is about to be set up
+    :return: arguments of its policy that follow from its settings
+    :raises ValueError: if ``component_kwargs`` are not those of the parts
+    """
+    named = {"n_diffusion_steps": model.n_diffusion_steps, "n_score_samples": model.n_score_samples}
+    actor_class: type[DiffusionActor] = model.policy_class.actor_class  # type: ignore[attr-defined]
+    diffusion = component_kwargs(model, "diffusion", actor_class.diffusion_class, given=named)
+    shape = ("features_dim", "action_dim", "net_arch", "activation_fn")
+    corrector = {"n_corrector_proposals": model.n_corrector_proposals}
+    return {
+        **{argument: getattr(model, name) < 1 for name, (argument, _) in COPIES.items()},
+        "diffusion_kwargs": {**diffusion, **named},
+        "refiner_kwargs": component_kwargs(model, "refiner", actor_class.refiner_class or Refiner, given=shape),
+        "n_action_candidates": model.n_action_candidates,
+        "corrector_kwargs": {**component_kwargs(model, "corrector", Corrector, given=corrector), **corrector},
+    }
+
+
 def check_settings(model: "DQS") -> None:
     """
     Check all settings of a model that is about to be set up or changed, and take whole numbers as integers.
@@ -262,11 +293,11 @@ def check_settings(model: "DQS") -> None:
     _check_numbers(model)
     _check_temperature(model)
     _check_replay_buffer_settings(model)
-    components = ["corrector", "diffusion", "refiner", "temperature"]
     if not isinstance(model.component_kwargs or {}, dict):
-        raise InputError(f"component_kwargs must be a dictionary, got {model.component_kwargs!r}; its keys are {components}")
+        keys = list(model.components)
+        raise InputError(f"component_kwargs must be a dictionary, got {model.component_kwargs!r}; its keys are {keys}")
     for component in model.component_kwargs or {}:
-        check_choice("each key of component_kwargs", component, components)
+        check_choice(f"each key of component_kwargs of {type(model).__name__}", component, model.components)
 
 
 def check_action_space(space: spaces.Space) -> None:
@@ -335,6 +366,7 @@ def _check_numbers(model: "DQS") -> None:
         if not is_finite_number(value) or not 0 <= value <= 1:
             raise InputError(f"{name} must be a number in [0, 1], got {value!r}; {hint_at_text(value)}{remedy}")
     check_share("policy_tau", model.policy_tau, "1 lets the policy follow the critic itself")
+    check_share("actor_tau", model.actor_tau, "1 lets predict() ask the actor itself")
     _check_learning_rate(model.learning_rate)
     check_positive("actor_learning_rate_factor", model.actor_learning_rate_factor, "1 gives both the same rate")
     correlation_time = model.exploration_correlation_time
@@ -378,10 +410,15 @@ def _check_train_freq(model: "DQS") -> None:
 
 def _check_temperature(model: "DQS") -> None:
     if isinstance(model.temperature, str):
+        hint = hint_at_text(model.temperature)
+        if not model.learns_temperature:
+            raise InputError(
+                f"temperature must be a number > 0 or a schedule, got {model.temperature!r}; {hint}the published algorithm "
+                "learns no temperature (0.05 is its constant), DQS does"
+            )
         if model.temperature != "auto":
             raise InputError(
-                f"temperature must be a number > 0, a schedule or 'auto', got {model.temperature!r}; "
-                f"{hint_at_text(model.temperature)}'auto' learns it"
+                f"temperature must be a number > 0, a schedule or 'auto', got {model.temperature!r}; {hint}'auto' learns it"
             )
     elif model.target_entropy != "auto":
         raise InputError(
@@ -452,11 +489,11 @@ def change(model: "DQS", name: str, value: Any) -> None:
             model._convert_train_freq()
         elif name == "exploration_correlation_time":
             model.exploration_noise = None
-        elif name == "tau" and model.policy.has_target_network != (value < 1):
-            raise InputError(f"tau={value} needs a model with{'' if value < 1 else 'out'} target network; {_when_made('tau')}")
-        elif name == "policy_tau" and model.policy.has_average_critic != (value < 1):
-            with_or_without = "with" if value < 1 else "without"
-            raise InputError(f"policy_tau={value} needs a model {with_or_without} averaged critic; {_when_made(name)}")
+        elif name in COPIES:
+            argument, copied = COPIES[name]
+            if getattr(model.policy, argument) != (value < 1):
+                with_or_without = "with" if value < 1 else "without"
+                raise InputError(f"{name}={value} needs a model {with_or_without} {copied}; {_when_made(name)}")
         elif name == "gamma" and isinstance(model.replay_buffer, NStepReplayBuffer):
             model.replay_buffer.gamma = value
         elif name in ("temperature", "target_entropy"):

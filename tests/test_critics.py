@@ -69,6 +69,7 @@ def make_policy(observation_space=VECTOR, policy_class=MlpPolicy, **kwargs):
             "net_arch": [8, 8],
             "has_target_network": False,
             "has_average_critic": False,
+            "has_average_actor": False,
             "diffusion_kwargs": {"n_diffusion_steps": 2, "n_score_samples": 2},
             "n_action_candidates": 1,
             "refiner_kwargs": {},

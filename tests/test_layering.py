@@ -21,7 +21,7 @@ PACKAGE = Path(sb3_dqs.__file__).parent
 
 # From the ground up: a room may import from floors below its own, never from its neighbours
 FLOORS = (
-    {"checks", "extras", "usage", "version"},
+    {"averaging", "checks", "extras", "usage", "version"},
     {"diffusion", "temperature", "update_log", "envs"},
     {"critics"},
     {"settings", "policies"},

@@ -35,6 +35,7 @@ PUBLISHED = {
 # What is ours alone
 OURS = {
     "policy_tau",
+    "actor_tau",
     "target_entropy",
     "cooling_updates",
     "policy_delay",
@@ -65,7 +66,8 @@ def test_what_is_ours_is_no_setting_of_the_published_algorithm_and_switched_off(
     ours, published = (set(inspect.signature(algorithm.__init__).parameters) for algorithm in (DQS, PaperDQS))
     assert ours - published == OURS
     model = make()
-    assert (model.policy_delay, model.actor_learning_rate_factor, model.policy_tau) == (1, 1.0, 1.0)
+    assert (model.policy_delay, model.actor_learning_rate_factor) == (1, 1.0)
+    assert (model.policy_tau, model.actor_tau) == (1.0, 1.0)
     assert (model.n_action_candidates, model.n_corrector_proposals) == (1, 0)
     assert model.actor.refiner is None
     assert model.exploration_correlation_time == 0.0
@@ -73,7 +75,7 @@ def test_what_is_ours_is_no_setting_of_the_published_algorithm_and_switched_off(
 
 @pytest.mark.parametrize(("part", "argument"), [("refiner", {"relative_sigma": 0.3}), ("corrector", {"sigmas": [0.3]})])
 def test_settings_of_parts_that_are_ours_are_refused(part, argument):
-    with pytest.raises(ValueError, match=f"component_kwargs must not hold '{part}': the published algorithm has none"):
+    with pytest.raises(ValueError, match=rf"of PaperDQS must be one of \['diffusion', 'temperature'\], got '{part}'"):
         make(component_kwargs={part: argument})
 
 

@@ -140,18 +140,18 @@ def test_candidates_are_ranked_by_the_smallest_q():
     model.policy.set_training_mode(False)
     observations = th.as_tensor(OBSERVATIONS)
     with th.no_grad():
-        candidates = model.actor.candidate_actions(observations)
+        candidates = model.policy.deployed_actor.candidate_actions(observations)
         q_values = th.stack([th.cat(model.policy.law_critic(observations, c), dim=1).amin(dim=1) for c in candidates])
         best = model.policy(observations, deterministic=True)
     assert candidates.shape == (8, 7, 1)
     assert th.equal(best, candidates[q_values.argmax(dim=0), th.arange(7)])
-    assert not th.equal(best, model.actor(observations, deterministic=True))
+    assert not th.equal(best, model.policy.deployed_actor(observations, deterministic=True))
 
 
 def test_actor_alone_predicts_as_a_policy_of_one_candidate():
     model = DQS("MlpPolicy", "Pendulum-v1", n_action_candidates=1, **SMALL).learn(30)
     from_policy, _ = model.policy.predict(OBSERVATIONS, deterministic=True)
-    from_actor, _ = model.actor.predict(OBSERVATIONS, deterministic=True)
+    from_actor, _ = model.policy.deployed_actor.predict(OBSERVATIONS, deterministic=True)
     np.testing.assert_allclose(from_policy, from_actor)
 
 
@@ -363,10 +363,11 @@ class RoundedBox(RandomEnv):
 
 def at_the_upper_wall(model):
     """Weights with which every action is 1 on [-1, 1]."""
-    network = getattr(model.actor.diffusion, "denoiser", None) or model.actor.diffusion.score_network
-    network.network[-1].bias.data.fill_(1e4)
-    # which would move them
-    model.actor.refiner = None
+    for actor in (model.actor, model.policy.deployed_actor):
+        network = getattr(actor.diffusion, "denoiser", None) or actor.diffusion.score_network
+        network.network[-1].bias.data.fill_(1e4)
+        # which would move them
+        actor.refiner = None
     model.policy.corrector = Corrector(0)
     return model
 
@@ -461,3 +462,21 @@ def test_an_averaged_critic_is_kept_left_out_or_starts_as_the_critic_that_was_sa
     fresh = DQS.load(tmp_path / "without", env=model.env, policy_tau=0.25)
     assert equal(fresh.policy.critic_average.state_dict(), critic)
     assert fresh.learn(30, reset_num_timesteps=False)._n_updates == 50
+
+
+def test_an_averaged_actor_is_kept_left_out_or_starts_as_the_actor_that_was_saved(tmp_path):
+    model = DQS("MlpPolicy", "Pendulum-v1", seed=0, **SMALL).learn(40)
+    actor, average = model.actor.state_dict(), model.policy.actor_average.state_dict()
+    model.save(tmp_path / "with")
+
+    def equal(ours, theirs):
+        return ours.keys() == theirs.keys() and all(th.equal(ours[name], theirs[name]) for name in theirs)
+
+    assert not equal(actor, average)
+    again = DQS.load(tmp_path / "with")
+    assert equal(again.policy.actor_average.state_dict(), average)
+    assert again.policy.n_actor_updates == model.policy.n_actor_updates > 1
+    without = DQS.load(tmp_path / "with", actor_tau=1.0)
+    assert without.policy.actor_average is None
+    without.save(tmp_path / "without")
+    assert equal(DQS.load(tmp_path / "without", actor_tau=0.1).policy.actor_average.state_dict(), actor)

@@ -76,6 +76,17 @@ def average_share(model):
     return (model.policy.critic_average.qf0[-1].weight / model.critic.qf0[-1].weight).mean().item()
 
 
+def actor_average_share(model):
+    """Share of the actor in an averaged actor that was zero before one late update."""
+    model.learn(20)
+    model.policy.n_actor_updates.fill_(1_000)
+    for parameter in model.policy.actor_average.parameters():
+        parameter.data.zero_()
+    model.train(2, 8)
+    ours, theirs = (actor.diffusion.denoiser.network[0].weight for actor in (model.policy.actor_average, model.actor))
+    return (ours / theirs).mean().item()
+
+
 def target_share(model):
     """Share of the critic in a target network that was zero before one update."""
     model.learn(20)
@@ -136,6 +147,7 @@ SETTINGS = {
     "learning_starts": Setting(24, lambda m: n_updates_in(m, 26), 2),
     "batch_size": Setting(5, lambda m: calls_of(m, "train", lambda: m.learn(21)) and len(m.last_batch.rewards), 5),
     "tau": Setting(0.5, lambda m: m.critic_target is not None, True, is_fixed=True),
+    "actor_tau": Setting(0.5, actor_average_share, pytest.approx(0.5, abs=1e-3)),
     "policy_tau": Setting(0.5, average_share, pytest.approx(0.5, abs=1e-3)),
     "gamma": Setting(0.5, discount, pytest.approx(0.5)),
     "train_freq": Setting((7, "step"), lambda m: n_updates_in(m, 28), 2),
@@ -300,12 +312,13 @@ def test_target_network_cannot_be_added_or_removed_on_a_live_model(algorithm):
     assert is_as_before(model, before)
 
 
-def test_averaged_critic_cannot_be_added_or_removed_on_a_live_model():
-    for given, other in ((0.5, 1.0), (1.0, 0.5)):
-        model = DQS("MlpPolicy", make_env(), policy_tau=given, **SMALL)
+@pytest.mark.parametrize(("name", "copied"), [("policy_tau", "averaged critic"), ("actor_tau", "averaged actor")])
+def test_an_average_cannot_be_added_or_removed_on_a_live_model(name, copied):
+    for given, other, needed in ((0.5, 1.0, "without"), (1.0, 0.5, "with")):
+        model = DQS("MlpPolicy", make_env(), **{name: given}, **SMALL)
         before = dict(model.__dict__)
-        with pytest.raises(InputError, match=rf"policy_tau={other} needs .*load\(path, policy_tau="):
-            model.policy_tau = other
+        with pytest.raises(InputError, match=rf"{name}={other} needs a model {needed} {copied};.*load\(path, {name}="):
+            setattr(model, name, other)
         assert is_as_before(model, before)
 
 
@@ -362,6 +375,7 @@ NO_EFFECT = {"temperature": 0.1, "target_entropy": -1.0}
         ({"learning_rate": -1e-3}, "learning_rate must be a finite number >= 0 or a schedule of such, got -0.001"),
         ({"learning_rate": math.inf}, "learning_rate must be a finite number"),
         ({"gamma": 1.5}, r"gamma must be a number in \[0, 1\], got 1.5"),
+        ({"actor_tau": 0.0}, r"actor_tau must be a number in \(0, 1\], got 0.0; 1 lets predict\(\) ask the actor itself"),
         ({"policy_tau": 0.0}, r"policy_tau must be a number in \(0, 1\], got 0.0; 1 lets the policy follow the critic itself"),
         ({"tau": -0.1}, r"tau must be a number in \[0, 1\], got -0.1"),
         ({"cooling_updates": -1}, "cooling_updates must be an integer >= 0, got -1"),
@@ -585,7 +599,7 @@ def test_whole_numbers_of_any_type_are_taken_in_policy_kwargs_and_on_a_live_mode
     model.learn(24)
 
 
-NUMBERS = ["learning_rate", "gamma", "tau", "policy_tau", "temperature", "target_entropy"]
+NUMBERS = ["learning_rate", "gamma", "tau", "policy_tau", "actor_tau", "temperature", "target_entropy"]
 NUMBERS += ["actor_learning_rate_factor", "exploration_correlation_time"]
 
 

@@ -243,6 +243,78 @@ def test_a_policy_tau_of_one_follows_the_critic_itself():
         assert model.policy.law_critic is model.critic
 
 
+# Averaged actor, which predict() asks
+
+
+def shifted_by(distance, actor):
+    """All weights moved, so that the actor does something else."""
+    with th.no_grad():
+        for parameter in actor.parameters():
+            parameter += distance
+    return actor
+
+
+def test_the_averaged_actor_moves_by_actor_tau_at_updates_of_the_actor_once_it_has_seen_many():
+    model = DQS("MlpPolicy", "Pendulum-v1", actor_tau=0.25, seed=0, **{**SMALL, "learning_rate": 0.0}).learn(1)
+    shifted_by(1.0, model.actor)
+    model.policy.n_actor_updates.fill_(1_000)
+    before = snapshot(model.policy.actor_average)
+    model._update(three_rows(), is_actor_update=False)
+    assert all(th.equal(value, before[name]) for name, value in snapshot(model.policy.actor_average).items())
+    model._update(three_rows(), is_actor_update=True)
+    after = snapshot(model.policy.actor_average)
+    for name, _ in model.actor.named_parameters():
+        th.testing.assert_close(after[name], before[name] + 0.25)
+    assert not model.policy.actor_average.training
+
+
+def test_the_averaged_actor_starts_as_a_copy_and_forgets_that_at_the_first_update():
+    model = DQS("MlpPolicy", "Pendulum-v1", actor_tau=1e-6, seed=0, **{**SMALL, "learning_rate": 0.0}).learn(1)
+    before = snapshot(model.actor)
+    assert all(th.equal(value, before[name]) for name, value in snapshot(model.policy.actor_average).items())
+    shifted_by(1.0, model.actor)
+    for distance in (1.0, 8 / 9):  # shares 8 / (1 + 7) and 8 / (2 + 7)
+        model._update(three_rows(), is_actor_update=True)
+        average = snapshot(model.policy.actor_average)
+        for name, parameter in model.actor.named_parameters():
+            th.testing.assert_close(average[name], parameter - (1 - distance))
+        shifted_by(1.0, model.actor)
+
+
+def test_predict_asks_the_averaged_actor_and_training_the_actor_itself():
+    model = DQS("MlpPolicy", "Pendulum-v1", seed=0, **SMALL).learn(40)
+    observations, noise = th.ones(50, 3), th.randn(50, model.policy.noise_dim)
+
+    def answers():
+        th.manual_seed(0)
+        predicted = [model.policy(observations, deterministic=True), model.policy(observations)]
+        return predicted, [model.policy(observations, noise=noise), model.actor(observations, noise=noise[:, :3])]
+
+    predicted, of_training = answers()
+    shifted_by(0.1, model.actor)
+    assert all(th.equal(*pair) for pair in zip(answers()[0], predicted, strict=True))
+    assert not any(th.equal(*pair) for pair in zip(answers()[1], of_training, strict=True))
+    of_training = answers()[1]
+    shifted_by(0.1, model.policy.actor_average)
+    assert not any(th.equal(*pair) for pair in zip(answers()[0], predicted, strict=True))
+    assert all(th.equal(*pair) for pair in zip(answers()[1], of_training, strict=True))
+
+
+def test_an_actor_tau_of_one_predicts_by_the_actor_itself():
+    for model in (
+        DQS("MlpPolicy", "Pendulum-v1", actor_tau=1.0, **SMALL),
+        PaperDQS("MlpPolicy", "Pendulum-v1", **SMALL_PAPER),
+    ):
+        assert model.policy.actor_average is None
+        assert model.policy.deployed_actor is model.actor
+
+
+def test_the_averaged_actor_leaves_the_course_of_training_as_it_is():
+    one, other = (DQS("MlpPolicy", "Pendulum-v1", actor_tau=tau, seed=0, **SMALL).learn(40) for tau in (1.0, 0.001))
+    theirs = snapshot(other.actor) | snapshot(other.critic)
+    assert all(th.equal(value, theirs[name]) for name, value in (snapshot(one.actor) | snapshot(one.critic)).items())
+
+
 def with_opposite_average(**settings):
     """A trained actor whose critic rises along the action, and whose averaged critic falls."""
     model = DQS("MlpPolicy", "Pendulum-v1", policy_tau=1e-6, temperature=1.0, seed=0, **{**SMALL, **settings}).learn(1)

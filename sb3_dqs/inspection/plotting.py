@@ -125,7 +125,7 @@ def denoising_paths(model: DQS, observation: np.ndarray | dict[str, np.ndarray],
     :raises ValueError: if one is not finite
     """
     n_paths = as_integer("n_paths", n_paths, 1, "60 is the default")
-    actor = model.actor
+    actor = model.policy.deployed_actor
     # learn() leaves batch norm and dropout in training mode
     actor.set_training_mode(False)
     observations, _ = actor.obs_to_tensor(repeated(observation, n_paths))

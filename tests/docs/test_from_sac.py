@@ -20,7 +20,7 @@ PAGE = page("docs/from-sac.md")
 # What the user never passes: to an algorithm, and to its policy, which gets it from the algorithm
 NOT_TO_ALGORITHMS = {"self", "_init_setup_model"}
 NOT_TO_POLICIES = {"self", "observation_space", "action_space", "lr_schedule"}
-NOT_TO_POLICIES |= {"has_target_network", "has_average_critic"}
+NOT_TO_POLICIES |= {"has_target_network", "has_average_critic", "has_average_actor"}
 NOT_TO_POLICIES |= {"diffusion_kwargs", "refiner_kwargs", "corrector_kwargs", "n_action_candidates"}
 
 # The defaults that are no literals, as the page writes them

@@ -1,0 +1,43 @@
+"""How does a network follow another one? Running averages of weights: their shares, and the step."""
+
+import itertools
+
+import torch as th
+from torch import nn
+
+# How fast an average forgets its beginning: weights of update t of n count in proportion to about (t / n) ** FORGETTING
+FORGETTING = 7
+
+
+def polynomial_decay_share(n_updates: th.Tensor) -> th.Tensor:
+    """
+    The share of the newest weights in an average whose reach grows with the number of updates, so that it neither remembers
+    how it began nor has to be told how long it will go on: on average it lies a ninth of all updates behind.
+
+    Source: polynomial-decay averaging of Shamir and Zhang, arXiv:1212.1824, section 4, with eta = ``FORGETTING``.
+
+    :param n_updates: (), how many weights the average is of, with the newest; at least 1
+    :return: (), 1 for the first
+    """
+    return (FORGETTING + 1) / (n_updates + FORGETTING)
+
+
+@th.no_grad()
+def follow(average: nn.Module, online: nn.Module, share: float | th.Tensor) -> None:
+    """
+    Move all weights of an average, and the statistics that belong to them, towards those of the network it follows.
+
+    :param average: changed in place
+    :param online: of the same architecture
+    :param share: of the online network, in (0, 1]
+    """
+    share = th.as_tensor(share)
+    for theirs, ours in zip(
+        itertools.chain(online.parameters(), online.buffers()),
+        itertools.chain(average.parameters(), average.buffers()),
+        strict=True,
+    ):
+        if ours.is_floating_point():
+            ours.lerp_(theirs, share.to(ours))
+        else:  # a count
+            ours.copy_(theirs)
