@@ -31,13 +31,13 @@ def follow(average: nn.Module, online: nn.Module, share: float | th.Tensor) -> N
     :param online: of the same architecture
     :param share: of the online network, in (0, 1]
     """
-    share = th.as_tensor(share)
     for theirs, ours in zip(
         itertools.chain(online.parameters(), online.buffers()),
         itertools.chain(average.parameters(), average.buffers()),
         strict=True,
     ):
         if ours.is_floating_point():
-            ours.lerp_(theirs, share.to(ours))
+            # a number stays one: a tensor made of it would have to be brought to the device
+            ours.lerp_(theirs, share.to(ours.dtype) if isinstance(share, th.Tensor) else share)
         else:  # a count
             ours.copy_(theirs)
