@@ -20,7 +20,7 @@ For the arguments of one: sb3-dqs <script> --help
     sb3-dqs train --algo dqs --env Pendulum-v1 -P
     sb3-dqs enjoy --algo dqs --env Pendulum-v1
     sb3-dqs export logs/dqs/Pendulum-v1_1
-    sb3-dqs train --algo dqs --env Pendulum-v1 -n 5000 -optimize --n-trials 30 --study-name pendulum
+    sb3-dqs train --algo dqs --env Pendulum-v1 -n 5000 -optimize --n-trials 10 --study-name pendulum
 
 Beyond the zoo: settings of dqs and dqs_paper come from this package unless --conf-file names others; -optimize and --trial-id
 of dqs keep their study in the log folder (<folder>/dqs/studies.log) unless --storage names another place; a database as
