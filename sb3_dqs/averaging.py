@@ -14,7 +14,7 @@ def polynomial_decay_share(n_updates: th.Tensor) -> th.Tensor:
     The share of the newest weights in an average whose reach grows with the number of updates, so that it neither remembers
     how it began nor has to be told how long it will go on: on average it lies a ninth of all updates behind.
 
-    Source: polynomial-decay averaging of Shamir and Zhang, arXiv:1212.1824, section 4, with eta = ``FORGETTING``.
+    Source: polynomial-decay averaging of Shamir and Zhang, arXiv:1212.1824, with eta = ``FORGETTING``.
 
     :param n_updates: (), how many weights the average is of, with the newest; at least 1
     :return: (), 1 for the first

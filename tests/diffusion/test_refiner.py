@@ -6,6 +6,7 @@ import pytest
 import torch as th
 from torch import nn
 
+from sb3_dqs.diffusion.choice import choose_by_law
 from sb3_dqs.diffusion.refiner import Refiner
 from sb3_dqs.diffusion.reflection import reflect, reflected_normal_log_density
 
@@ -85,16 +86,34 @@ def test_samples_of_two_peaks_stay_with_their_peak():
     assert (refined.abs() < 0.3).double().mean() < 0.02
 
 
-def test_candidates_are_draws_around_what_samples_stand_for_each_of_its_own_gaussian():
+def test_candidates_are_draws_of_fitted_gaussians_and_a_quarter_of_the_noise_around_samples():
     refiner = refiner_of(SIGMA, 2, [8])
-    actions, features = 2 * th.rand(3, 5, 2) - 1, th.randn(5, 1)
-    noise = 0.1 * th.randn(3, 5, 2)
+    actions, features = 2 * th.rand(8, 5, 2) - 1, th.randn(5, 1)
+    noise = 0.1 * th.randn(8, 5, 2)
     candidates = refiner.candidates(features, actions, noise)
-    for n in range(3):
-        mean, std = refiner(features, actions[n])
+    for n in range(8):
+        mean, std = refiner(features, actions[n]) if n < 6 else (actions[n], th.full((5, 2), SIGMA))
         th.testing.assert_close(candidates.means[n], mean)
         th.testing.assert_close(candidates.stds[n], std)
         th.testing.assert_close(candidates.actions[n], reflect(mean + std * noise[n]))
+    # too few to spare one
+    alone = refiner.candidates(features, actions[:3], noise[:3])
+    th.testing.assert_close(alone.stds, candidates.stds[:3])
+
+
+def test_a_law_that_the_gaussians_leave_out_is_still_reached(monkeypatch):
+    # fitted to a peak of standard deviation 0.1, asked for the uniform law: there the mean of |a| is 0.5, of the peak 0.08
+    refiner = trained_on(lambda actions: -((actions / 0.1).square().sum(dim=-1)) / 2, 1)
+
+    def mean_size():
+        with th.no_grad():
+            candidates = refiner.candidates(th.zeros(4_000, 1), 2 * th.rand(32, 4_000, 1) - 1, th.randn(32, 4_000, 1))
+        flat = lambda actions: th.zeros_like(actions[..., 0])  # noqa: E731
+        return choose_by_law(candidates, flat, 1.0, th.rand(4_000)).abs().mean().item()
+
+    assert mean_size() == pytest.approx(0.5, abs=0.03)
+    monkeypatch.setattr("sb3_dqs.diffusion.refiner.DEFENSIVE_SHARE", 0.0)
+    assert mean_size() < 0.3
 
 
 def test_candidates_stay_with_their_peak():
