@@ -37,7 +37,7 @@ def trained(algorithm, policy, observation_space, normalized=None, gain=5.0, **s
     env = in_vector(Asymmetric(observation_space), normalized)
     small = SMALL_PAPER if algorithm is PaperDQS else SMALL
     model = algorithm(policy, env, seed=0, **{**small, **settings}).learn(40)
-    actor = model.actor
+    actor = model.policy.deployed_actor
     networks = [actor.diffusion.denoiser, actor.refiner] if algorithm is DQS else [actor.diffusion.score_network]
     for part in networks:
         part.network[-1].weight.data *= gain

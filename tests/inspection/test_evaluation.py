@@ -32,7 +32,7 @@ def test_untrained_policy_is_as_far_from_a_linear_law_as_the_uniform_one():
     # An untrained denoiser with zero output samples nearly uniform actions. With slope / temperature = 3 the law is
     # 3 exp(3 a) / (2 sinh 3), above the uniform density 1 / 2 from a* = ln(sinh(3) / 3) / 3 on, so their total variation is
     # (1 - a*) / 2 subtracted from the law's mass above a*
-    model = with_linear_critics(DQS("MlpPolicy", "Pendulum-v1", temperature=2.0, n_corrector_proposals=0, **small()), [6.0])
+    model = with_linear_critics(DQS("MlpPolicy", "Pendulum-v1", temperature=2.0, actor_tau=1.0, **small()), [6.0])
     model.actor.refiner = None
     with th.no_grad():
         model.actor.diffusion.denoiser.network[-1].weight.zero_()
@@ -223,7 +223,7 @@ def test_measures_after_training_use_the_running_statistics_of_batch_norm():
     model = DQS("MlpPolicy", "Pendulum-v1", **{**small(), "policy_kwargs": policy_kwargs}).learn(40)
     model.policy.set_training_mode(True)
     statistics = {name: value.clone() for name, value in model.policy.state_dict().items() if "norm.running" in name}
-    assert len(statistics) == 6, "mean and variance of actor, critic and averaged critic"
+    assert len(statistics) == 8, "mean and variance of actor and critic, and of the averages of both"
     distances_to_critic(model, [np.ones(3, np.float32)], n_actions=50)
     model.policy.set_training_mode(True)
     denoising_paths(model, np.ones(3, np.float32), 4)
