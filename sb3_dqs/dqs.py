@@ -79,7 +79,7 @@ class DQS(settings.LiveSettings, ExploringAlgorithm):
         learns the average of the laws, which is wide; that of the average is followed. 1 is the critic itself.
     :param actor_tau: the soft update coefficient, in (0, 1], of the averaged actor that ``predict()`` asks, per update of the
         actor; larger early on, see :func:`~sb3_dqs.averaging.polynomial_decay_share`. What explores is the actor itself: it
-        changes with every error of the critic, and may fall for thousands of steps. 1 is no average.
+        changes with every error of the critic, and now and then falls. 1 is no average.
     :param cooling_updates: with ``temperature="auto"``, the entropy target falls linearly from that of a nearly uniform
         policy to ``target_entropy`` over this many updates of the critic, or over the first half of the run if that is
         shorter, so that no good action is given up before it was tried (0 to start with the final target). Correlated
@@ -149,7 +149,7 @@ class DQS(settings.LiveSettings, ExploringAlgorithm):
         temperature: str | float | Schedule = "auto",
         target_entropy: str | float = "auto",
         policy_tau: float = 0.01,
-        actor_tau: float = 3e-4,
+        actor_tau: float = 2e-3,
         cooling_updates: int = 5_000,
         n_score_samples: int = 8,
         n_diffusion_steps: int = 5,
