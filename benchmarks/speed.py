@@ -272,7 +272,8 @@ def timed_update(name: str, device: str) -> Callable[[], dict[str, float]]:
     else:
         parts += [
             (model.actor, "forward", "next actions"),
-            (model.policy, "update_average", "averaged critic"),
+            (model.policy, "update_average_of_critic", "averaged critic"),
+            (model.policy, "update_average_of_actor", "averaged actor"),
             (model, "_update_critic", "critic step"),
             (box, "box_posterior_mean", "score target"),
             (model, "_update_actor", "actor step"),

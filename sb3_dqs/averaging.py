@@ -38,6 +38,8 @@ def follow(average: nn.Module, online: nn.Module, share: float | th.Tensor) -> N
     ):
         if ours.is_floating_point():
             # a number stays one: a tensor made of it would have to be brought to the device
-            ours.lerp_(theirs, share.to(ours.dtype) if isinstance(share, th.Tensor) else share)
+            moved = ours.lerp(theirs, share.to(ours.dtype) if isinstance(share, th.Tensor) else share)
+            # what both have stays, also where it is infinite, as in a mask
+            ours.copy_(th.where(theirs == ours, ours, moved))
         else:  # a count
             ours.copy_(theirs)

@@ -79,7 +79,8 @@ class DQS(settings.LiveSettings, ExploringAlgorithm):
         learns the average of the laws, which is wide; that of the average is followed. 1 is the critic itself.
     :param actor_tau: the soft update coefficient, in (0, 1], of the averaged actor that ``predict()`` asks, per update of the
         actor; larger early on, see :func:`~sb3_dqs.averaging.polynomial_decay_share`. What explores is the actor itself: it
-        changes with every error of the critic, and now and then falls. 1 is no average.
+        changes with every error of the critic, and now and then falls. 1 is no average. Weights that are set by hand are for
+        ``policy.actor`` and ``policy.actor_average``.
     :param cooling_updates: with ``temperature="auto"``, the entropy target falls linearly from that of a nearly uniform
         policy to ``target_entropy`` over this many updates of the critic, or over the first half of the run if that is
         shorter, so that no good action is given up before it was tried (0 to start with the final target). Correlated
@@ -282,7 +283,7 @@ class DQS(settings.LiveSettings, ExploringAlgorithm):
             next_actions = self.actor(next_observations)
         figures = self._update_critic(batch, next_observations, next_actions)
         figures["wall_share"] = (next_actions.abs() > WALL).to(next_actions.dtype).mean()
-        self.policy.update_average(self.policy_tau)
+        self.policy.update_average_of_critic(self.policy_tau)
         if is_actor_update:
             figures |= self._update_actor(batch, next_observations, next_actions)
         self.policy.update_target(self.tau)

@@ -93,7 +93,8 @@ class ExploringAlgorithm(OffPolicyAlgorithm):
         self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
         if self.num_timesteps < learning_starts or not takes_noise(self.policy):
-            return super()._sample_action(learning_starts, action_noise, n_envs)
+            with self.policy.exploring():
+                return super()._sample_action(learning_starts, action_noise, n_envs)
         if self.exploration_noise is None:
             self.exploration_noise = CorrelatedNoise(
                 n_envs, self.policy.noise_dim, self.exploration_correlation_time, self.device

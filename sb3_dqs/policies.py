@@ -1,8 +1,8 @@
 """How do observations become actions? Features -> diffusion actor -> action in [-1, 1]; the networks and their optimisers."""
 
-import copy
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch as th
@@ -28,6 +28,8 @@ from sb3_dqs.diffusion.choice import Candidates, choose_by_law
 from sb3_dqs.diffusion.corrector import Corrector
 from sb3_dqs.diffusion.refiner import Refiner
 from sb3_dqs.diffusion.samplers import PassCallback
+
+SelfDiffusionPolicy = TypeVar("SelfDiffusionPolicy", bound="DiffusionPolicy")
 
 START_NOISE_SEED = 0
 
@@ -169,7 +171,7 @@ class DiffusionActor(BoundedPolicy):
 
     def candidates(self, obs: PyTorchObs, n_candidates: int) -> Candidates:
         """
-        Several samples per observation, and the Gaussians that they are drawn from: the refiner's.
+        Several samples per observation, and what they are drawn from: Gaussians of the refiner, and its noise.
 
         :param obs: batch of observations
         :param n_candidates: per observation
@@ -261,7 +263,8 @@ class DiffusionPolicy(BoundedPolicy):
     critic_target: Any
     critic_average: Any
     actor_average: DiffusionActor | None
-    n_actor_updates: th.Tensor
+    is_exploring: bool = False
+    n_averaged_actors: th.Tensor
     # of the law exp(Q / temperature) that sampled actions follow, in units of Q; DQS renews it as it trains
     temperature: th.Tensor
 
@@ -317,7 +320,7 @@ class DiffusionPolicy(BoundedPolicy):
         self.corrector_kwargs = corrector_kwargs
         self.corrector = Corrector(**corrector_kwargs)
         self.register_buffer("temperature", th.ones(()))
-        self.register_buffer("n_actor_updates", th.zeros(()))
+        self.register_buffer("n_averaged_actors", th.zeros(()))
         self._build(lr_schedule)
 
     def _build(self, lr_schedule: Schedule) -> None:
@@ -405,8 +408,10 @@ class DiffusionPolicy(BoundedPolicy):
         return self.critic_class(**self._update_features_extractor(kwargs, features_extractor)).to(self.device)
 
     def _copy_of_actor(self) -> DiffusionActor:
-        # no new initialisation, which would move the random numbers of all that follows
-        average = copy.deepcopy(self.actor)
+        # its initialisation is forgotten, and must not move the random numbers of all that follows
+        with th.random.fork_rng(devices=[]):
+            average = self.make_actor()
+        average.load_state_dict(self.actor.state_dict())
         average.set_training_mode(False)
         return average
 
@@ -420,15 +425,24 @@ class DiffusionPolicy(BoundedPolicy):
 
     @property
     def deployed_actor(self) -> DiffusionActor:
-        """The actor that ``predict()`` asks: the average, or the actor itself without one."""
-        return self.actor if self.actor_average is None else self.actor_average
+        """The actor that ``predict()`` asks: the average, or the actor itself without one and where it explores."""
+        return self.actor if self.actor_average is None or self.is_exploring else self.actor_average
+
+    @contextmanager
+    def exploring(self) -> Iterator[None]:
+        """Inside, ``predict()`` asks the actor itself: for policies of one's own, which cannot be told what noise to take."""
+        self.is_exploring = True
+        try:
+            yield
+        finally:
+            self.is_exploring = False
 
     @property
     def law_critic(self) -> Any:
         """The critic whose law exp(Q / temperature) the policy follows: the average, or the critic itself without one."""
         return self.critic if self.critic_average is None else self.critic_average
 
-    def update_average(self, tau: float) -> None:
+    def update_average_of_critic(self, tau: float) -> None:
         """
         Let the averaged critic, if any, follow the critic.
 
@@ -444,8 +458,8 @@ class DiffusionPolicy(BoundedPolicy):
         :param tau: share of the actor in the average, in (0, 1]
         """
         if self.actor_average is not None:
-            self.n_actor_updates += 1
-            follow(self.actor_average, self.actor, polynomial_decay_share(self.n_actor_updates).clamp(min=tau))
+            self.n_averaged_actors += 1
+            follow(self.actor_average, self.actor, polynomial_decay_share(self.n_averaged_actors).clamp(min=tau))
 
     def update_target(self, tau: float) -> None:
         """
@@ -548,12 +562,24 @@ class DiffusionPolicy(BoundedPolicy):
             if name.startswith(copies):
                 copy_name, rest = name.split(".", 1)
                 followed = copy_name.split("_", 1)[0]
-                state[name] = state_dict.get(name, state_dict.get(f"{followed}.{rest}"))
+                value = state_dict.get(name, state_dict.get(f"{followed}.{rest}"))
+                if value is not None:
+                    state[name] = value
+        if not any(name.startswith("actor_average.") for name in state_dict):  # the average starts anew
+            state["n_averaged_actors"] = th.zeros(())
         return super().load_state_dict(state, strict, assign)
+
+    def train(self: SelfDiffusionPolicy, mode: bool = True) -> SelfDiffusionPolicy:
+        """As in torch; copies stay in evaluation mode."""
+        super().train(mode)
+        for follower in (self.critic_target, self.critic_average, self.actor_average):
+            if follower is not None:
+                follower.eval()
+        return self
 
     def set_training_mode(self, mode: bool) -> None:
         """
-        Put actor and critic in training or evaluation mode (batch norm, dropout); the target stays in evaluation mode.
+        Put actor and critic in training or evaluation mode (batch norm, dropout); their copies stay in evaluation mode.
 
         :param mode: if true, set to training mode, else set to evaluation mode
         """

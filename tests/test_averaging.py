@@ -33,6 +33,14 @@ def test_statistics_in_double_precision_keep_theirs():
     assert average.mean.item() == 1e9 + 1
 
 
+def test_what_is_infinite_in_both_stays_as_it_is():
+    average, online = nn.Module(), nn.Module()
+    for module, value in ((average, 0.0), (online, 4.0)):
+        module.register_buffer("mask", th.tensor([-th.inf, value]))
+    follow(average, online, 0.25)
+    assert average.mask.tolist() == [-th.inf, 1.0]
+
+
 def test_the_average_of_1_to_n_is_that_of_polynomial_decay():
     # The share 8 / (t + 7) gives number t the weight (t + 6) choose 7; over 1 ... n these sum to (n + 7) choose 8, and the
     # mean of t by them is 8 (n + 8) / 9 - 7: 1 for n = 1, 17/9 for n = 2 (of weights 1/9 and 8/9), 89 for n = 100

@@ -194,12 +194,13 @@ def test_batch_norm_statistics_move_in_training_only_and_reach_the_target(algori
     target = model.critic_target.features_extractor.layers[1]
     assert not th.allclose(online.running_mean, th.zeros(8))
     assert th.equal(online.running_mean, target.running_mean)
-    before = model.actor.features_extractor.layers[1].running_mean.clone()
+    deployed = model.policy.deployed_actor
+    before = deployed.features_extractor.layers[1].running_mean.clone()
     assert not target.training
     model.predict(np.ones((5, 3), np.float32))
     model.predict(np.ones((5, 3), np.float32), deterministic=True)
-    assert th.equal(before, model.actor.features_extractor.layers[1].running_mean)
-    assert not model.actor.features_extractor.training
+    assert th.equal(before, deployed.features_extractor.layers[1].running_mean)
+    assert not deployed.features_extractor.training
 
 
 @pytest.mark.parametrize("settings", [{}, {"policy_tau": 1.0}], ids=["average", "no_average"])

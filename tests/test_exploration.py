@@ -220,6 +220,22 @@ def test_a_policy_of_ones_own_is_asked_and_explores_by_its_own_noise_unless_it_t
     assert lag_one(actions)[0] == pytest.approx(correlation, abs=0.1)
 
 
+def test_a_policy_of_ones_own_explores_by_the_actor_itself_and_predicts_by_its_average(monkeypatch):
+    model = DQS(SafePolicy, Recorder(), **UNTRAINED)
+    asked = []
+    for name in ("actor", "actor_average"):
+        actor = getattr(model.policy, name)
+        candidates = actor.candidates
+        monkeypatch.setattr(
+            actor, "candidates", lambda *args, name=name, candidates=candidates: asked.append(name) or candidates(*args)
+        )
+    model.learn(3)
+    assert set(asked) == {"actor"}
+    asked.clear()
+    model.predict(np.zeros(1, np.float32))
+    assert asked == ["actor_average"]
+
+
 def test_the_published_algorithm_explores_by_white_noise():
     model = PaperDQS("MlpPolicy", Recorder(), **{**SMALL_PAPER, "learning_starts": 0}).learn(2)
     assert model.exploration_correlation_time == 0

@@ -11,6 +11,7 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BaseModel, BasePolicy
+from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from stable_baselines3.common.vec_env import DummyVecEnv
 from torch import nn
@@ -475,8 +476,50 @@ def test_an_averaged_actor_is_kept_left_out_or_starts_as_the_actor_that_was_save
     assert not equal(actor, average)
     again = DQS.load(tmp_path / "with")
     assert equal(again.policy.actor_average.state_dict(), average)
-    assert again.policy.n_actor_updates == model.policy.n_actor_updates > 1
+    assert again.policy.n_averaged_actors == model.policy.n_averaged_actors > 1
     without = DQS.load(tmp_path / "with", actor_tau=1.0)
     assert without.policy.actor_average is None
     without.save(tmp_path / "without")
-    assert equal(DQS.load(tmp_path / "without", actor_tau=0.1).policy.actor_average.state_dict(), actor)
+    fresh = DQS.load(tmp_path / "without", actor_tau=0.1)
+    assert equal(fresh.policy.actor_average.state_dict(), actor)
+    assert fresh.policy.n_averaged_actors == 0, "it begins anew"
+
+
+class WithOldWeightNorm(FlattenExtractor):
+    """Its weight is computed from others, and torch does not copy what is computed."""
+
+    def __init__(self, observation_space):
+        super().__init__(observation_space)
+        self.layer = th.nn.utils.weight_norm(nn.Linear(self.features_dim, self.features_dim))
+
+    def forward(self, observations):
+        return self.layer(super().forward(observations))
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+def test_an_extractor_that_cannot_be_copied_deeply_has_averages_too():
+    policy_kwargs = {**SMALL["policy_kwargs"], "features_extractor_class": WithOldWeightNorm}
+    model = DQS("MlpPolicy", "Pendulum-v1", **{**SMALL, "policy_kwargs": policy_kwargs}).learn(40)
+    ours, theirs = (actor.features_extractor.layer.weight_g for actor in (model.policy.actor_average, model.actor))
+    assert not th.equal(ours, theirs)
+
+
+def test_the_averaged_actor_does_not_move_the_random_numbers_of_what_follows():
+    one, other = (DQS("MlpPolicy", "Pendulum-v1", actor_tau=tau, seed=0, **SMALL) for tau in (1.0, 0.1))
+    for name, value in one.critic.state_dict().items():
+        assert th.equal(value, other.critic.state_dict()[name])
+
+
+def test_parts_of_the_weights_can_be_loaded():
+    model, other = (DQS("MlpPolicy", "Pendulum-v1", seed=seed, **SMALL) for seed in (0, 1))
+    state = {name: value for name, value in other.policy.state_dict().items() if name.startswith("critic.")}
+    model.policy.load_state_dict(state, strict=False)
+    assert th.equal(model.critic.qf0[-1].weight, other.critic.qf0[-1].weight)
+    assert not th.equal(next(model.actor.parameters()), next(other.actor.parameters()))
+
+
+def test_copies_stay_in_evaluation_mode_when_the_policy_is_put_in_training_mode():
+    model = DQS("MlpPolicy", "Pendulum-v1", **{**SMALL, "tau": 0.5})
+    policy = model.policy.train()
+    assert all(part.training for part in (policy, policy.actor, policy.critic))
+    assert not any(copied.training for copied in (policy.critic_target, policy.critic_average, policy.actor_average))

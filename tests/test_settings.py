@@ -79,7 +79,7 @@ def average_share(model):
 def actor_average_share(model):
     """Share of the actor in an averaged actor that was zero before one late update."""
     model.learn(20)
-    model.policy.n_actor_updates.fill_(1_000)
+    model.policy.n_averaged_actors.fill_(1_000)
     for parameter in model.policy.actor_average.parameters():
         parameter.data.zero_()
     model.train(2, 8)

@@ -225,7 +225,7 @@ def test_the_averaged_critic_moves_by_policy_tau_and_td_targets_do_not_ask_it():
 def test_statistics_are_averaged_with_the_weights_that_they_belong_to_and_counts_are_copied():
     model = DQS("MlpPolicy", "Pendulum-v1", policy_tau=0.25, seed=0, **SMALL).learn(40)
     before = snapshot(model.policy.critic_average)
-    model.policy.update_average(0.25)
+    model.policy.update_average_of_critic(0.25)
     theirs, ours = snapshot(model.critic), snapshot(model.policy.critic_average)
     for name, value in ours.items():
         expected = theirs[name] if name.endswith("steps") else 0.75 * before[name] + 0.25 * theirs[name]
@@ -257,7 +257,7 @@ def shifted_by(distance, actor):
 def test_the_averaged_actor_moves_by_actor_tau_at_updates_of_the_actor_once_it_has_seen_many():
     model = DQS("MlpPolicy", "Pendulum-v1", actor_tau=0.25, seed=0, **{**SMALL, "learning_rate": 0.0}).learn(1)
     shifted_by(1.0, model.actor)
-    model.policy.n_actor_updates.fill_(1_000)
+    model.policy.n_averaged_actors.fill_(1_000)
     before = snapshot(model.policy.actor_average)
     model._update(three_rows(), is_actor_update=False)
     assert all(th.equal(value, before[name]) for name, value in snapshot(model.policy.actor_average).items())

@@ -120,7 +120,8 @@ class Refiner(nn.Module):
         :param features: (batch, features_dim), normalised
         :param actions: (n, batch, action_dim), in [-1, 1], samples of the diffusion
         :param noise: (n, batch, action_dim), standard normal
-        :return: a draw for each: of its Gaussian, or, of the last ``DEFENSIVE_SHARE``, of the noise around the sample itself
+        :return: a draw for each: of its Gaussian, or, for the last ``DEFENSIVE_SHARE``, which is none of up to three, of the
+            noise around the sample itself
         """
         fitted, kept = actions.tensor_split([len(actions) - int(DEFENSIVE_SHARE * len(actions))])
         repeated = features.expand(len(fitted), *features.shape).flatten(end_dim=1)

@@ -64,8 +64,9 @@ def sample_dqs_params(trial: optuna.Trial, n_actions: int, n_envs: int, addition
         "train_freq": trial.suggest_int("train_freq", 1, 8),
         # 1 is no target network
         "tau": trial.suggest_categorical("tau", [1.0, 0.02, 0.005]),
-        # 1 is no averaged critic
+        # 1 is no averaged critic, and no averaged actor
         "policy_tau": trial.suggest_categorical("policy_tau", [1.0, 0.03, 0.01, 0.003]),
+        "actor_tau": trial.suggest_categorical("actor_tau", [1.0, 2e-3, 3e-4]),
         "net_arch": trial.suggest_categorical("net_arch", ["small", "medium", "big"]),
         # At most four times the product of the defaults, 8 and 128; pairs of proposals need an even number of samples, and
         # the regression points are rows of the batch, of at least 128

@@ -76,6 +76,7 @@ def test_every_part_of_an_update_is_timed():
         "replay sampling",
         "next actions",
         "averaged critic",
+        "averaged actor",
         "critic step",
         "score target",
         "actor step",

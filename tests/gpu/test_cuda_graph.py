@@ -171,7 +171,16 @@ def test_replayed_updates_are_the_eager_ones(case):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("gamma", 0.5), ("tau", 0.5), ("temperature", 0.1), ("learning_rate", 1e-2), ("batch_size", 8), ("actor_batch_size", 4)],
+    [
+        ("gamma", 0.5),
+        ("tau", 0.5),
+        ("policy_tau", 0.5),
+        ("actor_tau", 0.9),
+        ("temperature", 0.1),
+        ("learning_rate", 1e-2),
+        ("batch_size", 8),
+        ("actor_batch_size", 4),
+    ],
 )
 def test_settings_of_a_recorded_model_act(name, value):
     settings = PLAIN if name == "tau" else SMALL  # without a target network it is built into the model

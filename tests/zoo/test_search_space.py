@@ -102,7 +102,7 @@ def test_all_kinds_and_all_numbers_are_tried():
 
 def test_defaults_of_dqs_lie_in_the_search_space():
     as_they_are = ("learning_rate", "train_freq", "tau", "n_diffusion_steps", "policy_delay", "actor_learning_rate_factor")
-    as_they_are += ("exploration_correlation_time", "cooling_updates", "policy_tau", "n_corrector_proposals")
+    as_they_are += ("exploration_correlation_time", "cooling_updates", "policy_tau", "actor_tau", "n_corrector_proposals")
     powers = ("batch_size", "n_score_samples", "actor_batch_size", "n_action_candidates")
     params = {
         **{name: DEFAULTS[name] for name in as_they_are},
