@@ -1,7 +1,5 @@
 """How does a network follow another one? Running averages of weights: their shares, and the step."""
 
-import itertools
-
 import torch as th
 from torch import nn
 
@@ -31,15 +29,17 @@ def follow(average: nn.Module, online: nn.Module, share: float | th.Tensor) -> N
     :param online: of the same architecture
     :param share: of the online network, in (0, 1]
     """
-    for theirs, ours in zip(
-        itertools.chain(online.parameters(), online.buffers()),
-        itertools.chain(average.parameters(), average.buffers()),
-        strict=True,
-    ):
-        if ours.is_floating_point():
-            # a number stays one: a tensor made of it would have to be brought to the device
-            moved = ours.lerp(theirs, share.to(ours.dtype) if isinstance(share, th.Tensor) else share)
+    if isinstance(share, th.Tensor) and not share.is_cuda:  # a number is faster, and here nobody has to wait for it
+        share = share.item()
+    for theirs, ours in zip(online.parameters(), average.parameters(), strict=True):
+        ours.lerp_(theirs, _like(share, ours))
+    for statistic, averaged in zip(online.buffers(), average.buffers(), strict=True):
+        if averaged.is_floating_point():
             # what both have stays, also where it is infinite, as in a mask
-            ours.copy_(th.where(theirs == ours, ours, moved))
+            averaged.copy_(th.where(statistic == averaged, averaged, averaged.lerp(statistic, _like(share, averaged))))
         else:  # a count
-            ours.copy_(theirs)
+            averaged.copy_(statistic)
+
+
+def _like(share: float | th.Tensor, values: th.Tensor) -> float | th.Tensor:
+    return share.to(values.dtype) if isinstance(share, th.Tensor) else share
