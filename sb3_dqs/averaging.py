@@ -29,8 +29,6 @@ def follow(average: nn.Module, online: nn.Module, share: float | th.Tensor) -> N
     :param online: of the same architecture
     :param share: of the online network, in (0, 1]
     """
-    if isinstance(share, th.Tensor) and not share.is_cuda:  # a number is faster, and here nobody has to wait for it
-        share = share.item()
     for theirs, ours in zip(online.parameters(), average.parameters(), strict=True):
         ours.lerp_(theirs, _like(share, ours))
     for statistic, averaged in zip(online.buffers(), average.buffers(), strict=True):
@@ -42,4 +40,5 @@ def follow(average: nn.Module, online: nn.Module, share: float | th.Tensor) -> N
 
 
 def _like(share: float | th.Tensor, values: th.Tensor) -> float | th.Tensor:
+    # a tensor stays one: in a recorded update a number would be that of the recording
     return share.to(values.dtype) if isinstance(share, th.Tensor) else share
