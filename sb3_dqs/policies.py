@@ -33,6 +33,9 @@ SelfDiffusionPolicy = TypeVar("SelfDiffusionPolicy", bound="DiffusionPolicy")
 
 START_NOISE_SEED = 0
 
+# Networks that follow another one, and which
+FOLLOWED = {"critic_target": "critic", "critic_average": "critic", "actor_average": "actor"}
+
 # Optimizers that can treat all parameters in one pass over them, and the arguments that this cannot be combined with.
 ADAMS = (th.optim.Adam, th.optim.AdamW)
 CONFLICTS_WITH_FUSED = {"foreach", "differentiable", "fused"}
@@ -556,13 +559,11 @@ class DiffusionPolicy(BoundedPolicy):
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """As in torch; a copy that was not saved starts as what it follows, one that is not wanted is left out."""
-        copies = ("critic_target.", "critic_average.", "actor_average.")
-        state = {name: value for name, value in state_dict.items() if not name.startswith(copies)}
+        state = {name: value for name, value in state_dict.items() if name.split(".")[0] not in FOLLOWED}
         for name in self.state_dict():
-            if name.startswith(copies):
-                copy_name, rest = name.split(".", 1)
-                followed = copy_name.split("_", 1)[0]
-                value = state_dict.get(name, state_dict.get(f"{followed}.{rest}"))
+            part, _, rest = name.partition(".")
+            if part in FOLLOWED:
+                value = state_dict.get(name, state_dict.get(f"{FOLLOWED[part]}.{rest}"))
                 if value is not None:
                     state[name] = value
         if not any(name.startswith("actor_average.") for name in state_dict):  # the average starts anew
@@ -572,8 +573,8 @@ class DiffusionPolicy(BoundedPolicy):
     def train(self: SelfDiffusionPolicy, mode: bool = True) -> SelfDiffusionPolicy:
         """As in torch; copies stay in evaluation mode."""
         super().train(mode)
-        for follower in (self.critic_target, self.critic_average, self.actor_average):
-            if follower is not None:
+        for name in FOLLOWED:
+            if (follower := getattr(self, name)) is not None:
                 follower.eval()
         return self
 

@@ -64,16 +64,21 @@ FIXED = {
     "device",
 }
 
-# Arguments of the policy that DQS itself passes
-BUILT_IN_POLICY_KWARGS = {"diffusion_kwargs", "refiner_kwargs", "corrector_kwargs"}
-
-# Settings that say how closely a copy of a network follows it; at 1 there is no copy. Argument of the policy, and its name
+# Settings that say how closely a copy of a network follows it, at 1 there is none -> which argument of the policy asks for the
+# copy, and what it is called
 COPIES = {
     "tau": ("has_target_network", "target network"),
     "policy_tau": ("has_average_critic", "averaged critic"),
     "actor_tau": ("has_average_actor", "averaged actor"),
 }
-BUILT_IN_POLICY_KWARGS |= {argument for argument, _ in COPIES.values()}
+
+# Arguments of the policy that DQS itself passes
+BUILT_IN_POLICY_KWARGS = {
+    "diffusion_kwargs",
+    "refiner_kwargs",
+    "corrector_kwargs",
+    *(argument for argument, _ in COPIES.values()),
+}
 
 # Arguments of the policy that are classes, and an example of each
 CLASSES_OF_POLICY = {

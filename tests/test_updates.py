@@ -234,13 +234,17 @@ def test_statistics_are_averaged_with_the_weights_that_they_belong_to_and_counts
     assert {"weight", "scale", "ra_mean", "ra_var"} <= moved
 
 
-def test_a_policy_tau_of_one_follows_the_critic_itself():
+@pytest.mark.parametrize(
+    ("setting", "average", "asked", "itself"),
+    [("policy_tau", "critic_average", "law_critic", "critic"), ("actor_tau", "actor_average", "deployed_actor", "actor")],
+)
+def test_at_one_there_is_no_average_and_the_network_itself_is_asked(setting, average, asked, itself):
     for model in (
-        DQS("MlpPolicy", "Pendulum-v1", policy_tau=1.0, **SMALL),
+        DQS("MlpPolicy", "Pendulum-v1", **{setting: 1.0}, **SMALL),
         PaperDQS("MlpPolicy", "Pendulum-v1", **SMALL_PAPER),
     ):
-        assert model.policy.critic_average is None
-        assert model.policy.law_critic is model.critic
+        assert getattr(model.policy, average) is None
+        assert getattr(model.policy, asked) is getattr(model, itself)
 
 
 # Averaged actor, which predict() asks
@@ -298,15 +302,6 @@ def test_predict_asks_the_averaged_actor_and_training_the_actor_itself():
     shifted_by(0.1, model.policy.actor_average)
     assert not any(th.equal(*pair) for pair in zip(answers()[0], predicted, strict=True))
     assert all(th.equal(*pair) for pair in zip(answers()[1], of_training, strict=True))
-
-
-def test_an_actor_tau_of_one_predicts_by_the_actor_itself():
-    for model in (
-        DQS("MlpPolicy", "Pendulum-v1", actor_tau=1.0, **SMALL),
-        PaperDQS("MlpPolicy", "Pendulum-v1", **SMALL_PAPER),
-    ):
-        assert model.policy.actor_average is None
-        assert model.policy.deployed_actor is model.actor
 
 
 def test_the_averaged_actor_leaves_the_course_of_training_as_it_is():

@@ -47,7 +47,8 @@ class Refiner(nn.Module):
     The posterior of a noisy action x is p(a | x) proportional to exp(Q(a) / temperature) R(a, x), where R is normal noise that
     is reflected at the walls. A Gaussian g(a | x), reflected as well, is fitted to it by the reverse Kullback-Leibler
     divergence: narrow where the posterior has several modes. Single draws add noise to the sample first, a step of Gibbs
-    sampling; candidates among which one is chosen take samples as they are, since noise carries some over to the next mode.
+    sampling; candidates among which one is chosen take samples as they are, since noise carries some over to the next mode,
+    and some of them are draws of the noise itself, which reach what no Gaussian covers.
     Source: the policy update of SAC, arXiv:1801.01290; ours: the condition on a sample of the diffusion.
 
     :param features_dim: size of the normalised observation features
