@@ -185,7 +185,7 @@ class DiffusionActor(BoundedPolicy):
             (2, n_candidates, len(features), self.action_dim), dtype=features.dtype, device=features.device
         )
         repeated = features.expand(n_candidates, *features.shape).flatten(end_dim=1)
-        samples = self.sample_actions(repeated, start_noise.flatten(end_dim=1)).view_as(start_noise)
+        samples = self.sample_candidates(repeated, start_noise.flatten(end_dim=1)).view_as(start_noise)
         return self.refiner.candidates(self.diffusion.normalization(features), samples, drawn)
 
     def _refined(self, features: th.Tensor, actions: th.Tensor, noise: th.Tensor | None = None) -> th.Tensor:
@@ -202,6 +202,16 @@ class DiffusionActor(BoundedPolicy):
         """
         return self.diffusion.sample_actions(features, start_noise, callback=callback)
 
+    def sample_candidates(self, features: th.Tensor, start_noise: th.Tensor) -> th.Tensor:
+        """
+        As :meth:`sample_actions`, in about half the passes: the critic chooses among what the refiner makes of them.
+
+        :param features: (batch, features_dim)
+        :param start_noise: (batch, action_dim), standard normal
+        :return: (batch, action_dim), in [-1, 1]
+        """
+        return self.diffusion.sample_actions(features, start_noise, is_coarse=True)
+
     def candidate_actions(self, obs: PyTorchObs) -> th.Tensor:
         """
         Actions from the fixed start noises, each the middle of what it is refined to: functions of observation and weights
@@ -215,7 +225,7 @@ class DiffusionActor(BoundedPolicy):
         n_candidates, batch_size = self.start_noise.shape[0], features.shape[0]
         start_noise = self.start_noise[:, None].expand(-1, batch_size, -1).flatten(end_dim=1)
         features = features.expand(n_candidates, *features.shape).flatten(end_dim=1)
-        actions = self._refined(features, self.diffusion.sample_actions(features, start_noise))
+        actions = self._refined(features, self.sample_candidates(features, start_noise))
         return actions.view(n_candidates, batch_size, self.action_dim)
 
 
@@ -254,7 +264,7 @@ class DiffusionPolicy(BoundedPolicy):
     :param refiner_kwargs: Settings of the refiner; set by :class:`~sb3_dqs.dqs.DQS`
     :param n_action_candidates: A sampled action is one of this many draws, by the weights of exp(Q / temperature), the
         deterministic one the best of as many by the smallest Q of the ensemble; set by :class:`~sb3_dqs.dqs.DQS`
-    :param corrector_kwargs: of the corrector of actions of training, see :class:`~sb3_dqs.diffusion.corrector.Corrector`;
+    :param corrector_kwargs: of the corrector of sampled actions, see :class:`~sb3_dqs.diffusion.corrector.Corrector`;
         set by :class:`~sb3_dqs.dqs.DQS`
     """
 
@@ -498,18 +508,24 @@ class DiffusionPolicy(BoundedPolicy):
 
     def sample_of_the_law(self, obs: PyTorchObs) -> th.Tensor:
         """
-        A draw from exp(Q / temperature), as near as it gets: one of several samples of the actor, by their weights.
+        A draw from exp(Q / temperature), as near as it gets: one of several samples of the actor, by their weights, which
+        brings modes to their shares, moved by the corrector, which brings each to its width.
 
         :param obs: batch of observations
         :return: (batch, action_dim), in [-1, 1]
         """
         actor = self.deployed_actor
-        if self.n_action_candidates == 1 or actor.refiner is None:
+        is_chosen = self.n_action_candidates > 1 and actor.refiner is not None
+        if not is_chosen and not self.corrector:
             return actor(obs)
-        candidates = actor.candidates(obs, self.n_action_candidates)
         with evaluating(self.law_critic):
             q_fn = smallest_q_fn(self.law_critic, obs)
-            return choose_by_law(candidates, q_fn, self.temperature, th.rand_like(candidates.actions[0, :, 0]))
+            if is_chosen:
+                candidates = actor.candidates(obs, self.n_action_candidates)
+                actions = choose_by_law(candidates, q_fn, self.temperature, th.rand_like(candidates.actions[0, :, 0]))
+            else:
+                actions = actor(obs)
+            return self.corrector(q_fn, actions, self.temperature)
 
     def explore(self, obs: PyTorchObs, noise: th.Tensor) -> th.Tensor:
         """

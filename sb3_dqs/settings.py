@@ -44,7 +44,7 @@ INTEGERS = {
     "actor_batch_size": (1, "128 is the default"),
     "policy_delay": (1, "1 updates actor and critic together"),
     "n_action_candidates": (1, "1 takes the first candidate without asking the critic"),
-    "n_corrector_proposals": (0, "0 leaves actions of training as they are"),
+    "n_corrector_proposals": (0, "0 leaves actions as they are"),
 }
 
 # Built into networks, buffer or generators when the model is made

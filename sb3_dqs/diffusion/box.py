@@ -43,7 +43,7 @@ class BoxDiffusion(nn.Module):
     :param action_dim: size of the action
     :param net_arch: sizes of the hidden layers of the denoiser
     :param activation_fn: activation after each hidden layer
-    :param n_diffusion_steps: network passes per sample
+    :param n_diffusion_steps: network passes per sample; coarse ones leave out every other level
     :param n_score_samples: proposals per regression point, even
     :param score_estimator: ``"stein"``, ``"value"`` or ``"gradient"``, see
         :func:`~sb3_dqs.diffusion.estimators.box_posterior_mean`
@@ -91,17 +91,26 @@ class BoxDiffusion(nn.Module):
         self.on_policy_share = on_policy_share
         self.guide_widening, self.guide_min_relative_variance = guide_widening, guide_min_relative_variance
         self.sigmas = geometric_sigmas(sigma_min, sigma_max, n_diffusion_steps)
+        # every other level, and the last
+        self.coarse_sigmas = [*self.sigmas[:-1:2], self.sigmas[-1]]
         self.normalization = RunningNormalization(features_dim)
         self.denoiser = PreconditionedDenoiser(
             features_dim, action_dim, net_arch, activation_fn, sigma_min, sigma_max, sigma_data, self.sigmas
         )
 
-    def sample_actions(self, features: th.Tensor, start_noise: th.Tensor, callback: PassCallback | None = None) -> th.Tensor:
+    def sample_actions(
+        self,
+        features: th.Tensor,
+        start_noise: th.Tensor,
+        is_coarse: bool = False,
+        callback: PassCallback | None = None,
+    ) -> th.Tensor:
         """
         Solve the probability-flow ODE from the start noise, in which all randomness lies.
 
         :param features: (batch, features_dim)
         :param start_noise: (batch, action_dim), standard normal
+        :param is_coarse: in about half the passes, where what follows mends the rest
         :param callback: called with the noisy actions before each network pass
         :return: (batch, action_dim), in [-1, 1]
         """
@@ -111,7 +120,8 @@ class BoxDiffusion(nn.Module):
             return denoise(noisy_actions, sigma).clamp_(-1.0, 1.0)
 
         noisy_actions = self.sigma_max * start_noise
-        return dpm_solver_pp_2m(box_denoiser, noisy_actions, self.sigmas, recentre=True, callback=callback)
+        sigmas = self.coarse_sigmas if is_coarse else self.sigmas
+        return dpm_solver_pp_2m(box_denoiser, noisy_actions, sigmas, recentre=True, callback=callback)
 
     def draw_noise(self, actions: th.Tensor) -> BoxNoise:
         """

@@ -132,9 +132,7 @@ class Corrector:
     """
 
     def __init__(self, n_corrector_proposals: int, sigmas: Sequence[float] = (0.3,), guided_share: float = 0.0):
-        self.n_proposals = as_integer(
-            "n_corrector_proposals", n_corrector_proposals, 0, "0 leaves actions of training as they are"
-        )
+        self.n_proposals = as_integer("n_corrector_proposals", n_corrector_proposals, 0, "0 leaves actions as they are")
         if isinstance(sigmas, str) or not isinstance(sigmas, Sequence) or len(sigmas) == 0:
             raise InputError(
                 f"sigmas of the corrector must be a list of numbers > 0, one for each round, got {sigmas!r}; for none, use "

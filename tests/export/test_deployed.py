@@ -99,7 +99,8 @@ def test_trace_by_the_recipe(recipe, tmp_path):
 
 @pytest.mark.parametrize(("policy", "space"), [("CnnPolicy", IMAGE), ("MultiInputPolicy", DICT)])
 def test_the_recipe_for_images_and_dictionaries(policy, space, tmp_path):
-    model = DQS(policy, in_vector(RandomEnv(space), None), seed=0, buffer_size=50).learn(25)
+    # a seed whose best candidates do not tie: rounding would decide between them
+    model = DQS(policy, in_vector(RandomEnv(space), None), seed=1, buffer_size=50).learn(25)
     rows, _ = model.policy.obs_to_tensor(model.get_env().reset())
     onnxable = OnnxableSB3Policy(model.policy).eval()
     path = tmp_path / "policy.onnx"

@@ -32,7 +32,9 @@ def test_untrained_policy_is_as_far_from_a_linear_law_as_the_uniform_one():
     # An untrained denoiser with zero output samples nearly uniform actions. With slope / temperature = 3 the law is
     # 3 exp(3 a) / (2 sinh 3), above the uniform density 1 / 2 from a* = ln(sinh(3) / 3) / 3 on, so their total variation is
     # (1 - a*) / 2 subtracted from the law's mass above a*
-    model = with_linear_critics(DQS("MlpPolicy", "Pendulum-v1", temperature=2.0, actor_tau=1.0, **small()), [6.0])
+    model = with_linear_critics(
+        DQS("MlpPolicy", "Pendulum-v1", temperature=2.0, actor_tau=1.0, n_corrector_proposals=0, **small()), [6.0]
+    )
     model.actor.refiner = None
     with th.no_grad():
         model.actor.diffusion.denoiser.network[-1].weight.zero_()
