@@ -247,13 +247,20 @@ def test_training_renews_the_temperature_of_the_policy():
     assert model.policy.temperature == model.thermostat.value != 1
 
 
-def test_only_actions_of_training_are_corrected():
+def test_a_sample_is_corrected_after_the_choice():
+    # of 20,000 draws, the standard error of the mean is 0.001
+    truth_of_both = (pytest.approx(0.2, abs=0.01), pytest.approx(0.15, abs=0.01))
+    assert spread(predicted(on_a_known_law(8, n_action_candidates=8), 20_000)) == truth_of_both
+    assert spread(predicted(on_a_known_law(8), 20_000)) == truth_of_both
+    assert spread(predicted(on_a_known_law(n_action_candidates=8), 20_000))[1] > 0.165, "by the choice alone"
+
+
+def test_the_deterministic_action_is_not_corrected():
     model = on_a_known_law(8)
     chosen, _ = model.predict(np.zeros((3, 1), np.float32), deterministic=True)
     model.policy.corrector = None  # and would fail
     again, _ = model.predict(np.zeros((3, 1), np.float32), deterministic=True)
     assert np.array_equal(chosen, again)
-    model.predict(np.zeros((3, 1), np.float32))
 
 
 # No hidden state
