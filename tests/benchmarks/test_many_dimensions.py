@@ -3,7 +3,9 @@
 import pytest
 import torch as th
 
-from benchmarks.many_dimensions import LAWS, weight_of_the_larger_peak
+from benchmarks.many_dimensions import LAWS, samples_by_way, two_peaks, weight_of_the_larger_peak
+from benchmarks.static_targets import model_of_law
+from sb3_dqs import DQS
 from sb3_dqs.diffusion.corrector import Corrector
 
 N_DRAWS = 20_000
@@ -31,3 +33,19 @@ def test_larger_of_the_two_peaks_weighs_seven_tenths(action_dim):
     th.manual_seed(0)
     draws = LAWS["two peaks"].draw(N_DRAWS, action_dim)
     assert weight_of_the_larger_peak(draws) == pytest.approx(0.7, abs=0.015)
+
+
+def test_ways_to_sample_are_named_priced_and_follow_the_law_as_far_as_they_ask_for_it():
+    model = model_of_law(DQS, two_peaks, seed=0, action_dim=1)
+    with th.no_grad():
+        ways = {name: (cost, actions) for name, cost, actions in samples_by_way(model)}
+    costs = {name: cost for name, (cost, _) in ways.items()}
+    assert (costs["diffusion alone"], costs["refined"], costs["chosen among 8"]) == (0, 0, 8)
+    # 8 of the choice, then the action and its proposals, and three for a gradient
+    assert costs["then 8 proposals, 0.3"] == 8 + 9
+    assert costs["then 8 proposals, 4 of them uphill, 0.3, 0.1"] == 8 + 2 * (9 + 3)
+    # an untrained actor is nearly uniform, and finds two equally wide peaks by weights alone
+    weights = {name: weight_of_the_larger_peak(actions) for name, (_, actions) in ways.items()}
+    assert weights["diffusion alone"] == pytest.approx(0.5, abs=0.1)
+    assert weights["chosen among 32"] == pytest.approx(0.7, abs=0.04)
+    assert weights["then 8 proposals, 0.3"] == pytest.approx(0.7, abs=0.04)
