@@ -129,8 +129,8 @@ def samples_by_way(model: DQS) -> Iterator[tuple[str, int, th.Tensor]]:
     policy, actor, observations = model.policy, model.policy.deployed_actor, th.zeros(N_SAMPLES, 1)
     q_fn = smallest_q_fn(policy.law_critic, observations)
     features = actor.extract_features(observations, actor.features_extractor)
-    yield "diffusion alone", 0, actor.sample_actions(features, th.randn(N_SAMPLES, model.action_dim))
-    yield "refined", 0, actor(observations)
+    yield "diffusion, as in training", 0, actor.sample_actions(features, th.randn(N_SAMPLES, model.action_dim))
+    yield "single draw", 0, actor(observations)
 
     def chosen(n_candidates: int) -> th.Tensor:
         uniforms = th.rand(N_SAMPLES)

@@ -135,7 +135,7 @@ def train_on_law(model: DQS, n_updates: int) -> None:
 
 
 def sampled_actions(model: DQS) -> th.Tensor:
-    """Samples of the trained policy, (N_SAMPLES, ACTION_DIM)."""
+    """Single draws of the actor itself, as TD targets take them, (N_SAMPLES, ACTION_DIM)."""
     with th.no_grad():
         return model.actor(th.zeros(N_SAMPLES, 1))
 
@@ -179,7 +179,7 @@ def main() -> None:
         print(f"{law} done", file=sys.stderr, flush=True)
 
     print(f"{arguments.updates} updates, seed {arguments.seed}\n")
-    print("| setting | critic evaluations per update | network passes per action | " + " | ".join(LAWS) + " |")
+    print("| setting | critic evaluations per update | network passes per draw | " + " | ".join(LAWS) + " |")
     print("|---|---|---|" + "---|" * len(LAWS))
     for name, values in distances.items():
         cells = " | ".join(f"{value:.3f}" for value in values)

@@ -11,7 +11,7 @@ from stable_baselines3.common.policies import BaseModel, ContinuousCritic
 from stable_baselines3.common.type_aliases import DictReplayBufferSamples, PyTorchObs, ReplayBufferSamples
 from torch import nn
 from torch.nn import functional as F
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
 from sb3_dqs.diffusion.estimators import QFunction
 from sb3_dqs.diffusion.networks import apply_modules, has_hooks, without_bookkeeping
@@ -208,11 +208,14 @@ def smallest_q(critic: BaseModel, observations: PyTorchObs, actions: th.Tensor) 
     """
     if _asks_q_networks(critic):
         features = critic.extract_features(observations, critic.features_extractor)  # type: ignore[arg-type]
-        inputs = _rows(features, actions)
-        q_values = [apply_modules(_layers(network), inputs) for network in critic.q_networks]  # type: ignore[union-attr, index]
-    else:
-        repeated = tree_map(lambda values: values.expand(len(actions), *values.shape).flatten(end_dim=1), observations)
-        q_values = critic(repeated, actions.flatten(end_dim=1))
+        return _smallest_q_of_features(critic, features, actions)
+    repeated = tree_map(lambda values: values.expand(len(actions), *values.shape).flatten(end_dim=1), observations)
+    return smallest(critic(repeated, actions.flatten(end_dim=1))).view(actions.shape[:-1])
+
+
+def _smallest_q_of_features(critic: BaseModel, features: th.Tensor, actions: th.Tensor) -> th.Tensor:
+    inputs = _rows(features, actions)
+    q_values = [apply_modules(_layers(network), inputs) for network in critic.q_networks]  # type: ignore[union-attr, index]
     return smallest(q_values).view(actions.shape[:-1])
 
 
@@ -220,8 +223,8 @@ def smallest_q_fn(critic: BaseModel, observations: PyTorchObs) -> QFunction:
     """
     The critic as a function of the action alone: the one place where SB3's networks meet the diffusion's mathematics.
 
-    It is :func:`smallest_q` of these observations. Where the critic asks ``q_networks``, and observations are many, what does
-    not depend on the action is computed once for all calls: the features, their share of a first linear layer, and batch
+    It is :func:`smallest_q` of these observations. Where the critic asks ``q_networks``, what does not depend on the action is
+    computed once for all calls: the features, and, where observations are many, their share of a first linear layer, and batch
     renormalisation, which in evaluation mode is part of the linear layer behind it.
 
     :param critic: maps observations and actions to a tuple of Q values (batch, 1); in evaluation mode, see :func:`evaluating`
@@ -229,10 +232,12 @@ def smallest_q_fn(critic: BaseModel, observations: PyTorchObs) -> QFunction:
     :return: maps actions (n, batch, action_dim) in [-1, 1] to the smallest Q of the ensemble, (n, batch); differentiable
         in the actions
     """
-    if not _asks_q_networks(critic) or len(tree_leaves(observations)[0]) < MIN_ROWS_TO_PREPARE:
+    if not _asks_q_networks(critic):
         return lambda actions: smallest_q(critic, observations, actions)
     with th.no_grad():
         features = critic.extract_features(observations, critic.features_extractor)  # type: ignore[arg-type]
+        if len(features) < MIN_ROWS_TO_PREPARE:
+            return lambda actions: _smallest_q_of_features(critic, features, actions)
         networks = [_conditioned(network, features) for network in critic.q_networks]  # type: ignore[union-attr, index]
 
     def q_fn(actions: th.Tensor) -> th.Tensor:

@@ -87,15 +87,15 @@ class DQS(settings.LiveSettings, ExploringAlgorithm):
         exploration fades meanwhile, also where the temperature is not automatic. With n environments and
         ``gradient_steps=-1`` each takes one step per n updates: where goals are hard to find, multiply by n.
     :param n_score_samples: actions per regression point of the actor at which the critic is asked, even
-    :param n_diffusion_steps: passes of the diffusion's network per action of training, the refiner takes one more; candidates
-        of ``predict()`` leave out every other one
+    :param n_diffusion_steps: passes of the diffusion's network per single draw, the refiner takes one more; candidates of
+        ``predict()`` take about half as many, 3 by default
     :param actor_batch_size: regression points per actor update; at most the ``batch_size`` rows of the critic's batch
     :param policy_delay: update actor and temperature every this many critic updates
     :param actor_learning_rate_factor: learning rate of the actor over that of the critic, > 0
     :param n_action_candidates: of ``predict()``: a sampled action is one of this many samples of the actor, chosen by weights
         that bring it to exp(Q / temperature), the deterministic one the best by Q of as many
-    :param n_corrector_proposals: proposals around each action that is taken or sampled, one of which may take its place,
-        by a step that leaves exp(Q / temperature) as it is; 0 for none
+    :param n_corrector_proposals: proposals around each action that is taken in training or sampled by ``predict()``, one of
+        which may take its place, by a step that leaves exp(Q / temperature) as it is; 0 for none
     :param exploration_correlation_time: steps over which the actions that ``learn()`` takes stay correlated within an episode,
         see :class:`~sb3_dqs.exploration.CorrelatedNoise`, until the cooling is over; 0 for independent actions, such as
         ``predict()`` always takes

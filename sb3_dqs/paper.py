@@ -28,10 +28,6 @@ class PaperActor(DiffusionActor):
         step_noise = th.randn(shape, dtype=start_noise.dtype, device=start_noise.device)
         return self.diffusion.sample_actions(features, start_noise, step_noise, callback)
 
-    def sample_candidates(self, features: th.Tensor, start_noise: th.Tensor) -> th.Tensor:
-        """As published for evaluation: without the noise of the steps."""
-        return self.diffusion.sample_actions(features, start_noise)
-
 
 class PaperPolicy(DiffusionPolicy):
     """Policy class (with both actor and critic) for the published algorithm: plain twin critics with a target network."""

@@ -26,6 +26,7 @@ from sb3_dqs.critics import BatchRenormCritic, evaluating, smallest_q, smallest_
 from sb3_dqs.diffusion.box import BoxDiffusion
 from sb3_dqs.diffusion.choice import Candidates, choose_by_law
 from sb3_dqs.diffusion.corrector import Corrector
+from sb3_dqs.diffusion.estimators import QFunction
 from sb3_dqs.diffusion.refiner import Refiner
 from sb3_dqs.diffusion.samplers import PassCallback
 
@@ -60,13 +61,15 @@ class BoundedPolicy(BasePolicy):
     """What leaves an actor or a policy is finite and inside the bounds of the action space."""
 
     action_space: spaces.Box
+    # of the critic, by an action of predict()
+    asks_for_gradients: bool = False
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> th.Tensor:
         return self(observation, deterministic)
 
     def predict(self, *args: Any, **kwargs: Any) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
         """As in SB3. :raises ValueError: if an action is not finite"""
-        with th.inference_mode():
+        with th.inference_mode(not self.asks_for_gradients):
             actions, state = super().predict(*args, **kwargs)
         return checked_actions(actions), state
 
@@ -178,14 +181,14 @@ class DiffusionActor(BoundedPolicy):
 
         :param obs: batch of observations
         :param n_candidates: per observation
-        :return: n_candidates draws of the policy
+        :return: n_candidates draws of the actor, to be chosen among
         """
         features = self.extract_features(obs, self.features_extractor)
         start_noise, drawn = th.randn(
             (2, n_candidates, len(features), self.action_dim), dtype=features.dtype, device=features.device
         )
         repeated = features.expand(n_candidates, *features.shape).flatten(end_dim=1)
-        samples = self.sample_candidates(repeated, start_noise.flatten(end_dim=1)).view_as(start_noise)
+        samples = self.diffusion.sample_candidates(repeated, start_noise.flatten(end_dim=1)).view_as(start_noise)
         return self.refiner.candidates(self.diffusion.normalization(features), samples, drawn)
 
     def _refined(self, features: th.Tensor, actions: th.Tensor, noise: th.Tensor | None = None) -> th.Tensor:
@@ -202,16 +205,6 @@ class DiffusionActor(BoundedPolicy):
         """
         return self.diffusion.sample_actions(features, start_noise, callback=callback)
 
-    def sample_candidates(self, features: th.Tensor, start_noise: th.Tensor) -> th.Tensor:
-        """
-        As :meth:`sample_actions`, in about half the passes: the critic chooses among what the refiner makes of them.
-
-        :param features: (batch, features_dim)
-        :param start_noise: (batch, action_dim), standard normal
-        :return: (batch, action_dim), in [-1, 1]
-        """
-        return self.diffusion.sample_actions(features, start_noise, is_coarse=True)
-
     def candidate_actions(self, obs: PyTorchObs) -> th.Tensor:
         """
         Actions from the fixed start noises, each the middle of what it is refined to: functions of observation and weights
@@ -225,7 +218,7 @@ class DiffusionActor(BoundedPolicy):
         n_candidates, batch_size = self.start_noise.shape[0], features.shape[0]
         start_noise = self.start_noise[:, None].expand(-1, batch_size, -1).flatten(end_dim=1)
         features = features.expand(n_candidates, *features.shape).flatten(end_dim=1)
-        actions = self._refined(features, self.sample_candidates(features, start_noise))
+        actions = self._refined(features, self.diffusion.sample_candidates(features, start_noise))
         return actions.view(n_candidates, batch_size, self.action_dim)
 
 
@@ -264,8 +257,8 @@ class DiffusionPolicy(BoundedPolicy):
     :param refiner_kwargs: Settings of the refiner; set by :class:`~sb3_dqs.dqs.DQS`
     :param n_action_candidates: A sampled action is one of this many draws, by the weights of exp(Q / temperature), the
         deterministic one the best of as many by the smallest Q of the ensemble; set by :class:`~sb3_dqs.dqs.DQS`
-    :param corrector_kwargs: of the corrector of sampled actions, see :class:`~sb3_dqs.diffusion.corrector.Corrector`;
-        set by :class:`~sb3_dqs.dqs.DQS`
+    :param corrector_kwargs: of the corrector of actions of training and of sampled ones of ``predict()``, see
+        :class:`~sb3_dqs.diffusion.corrector.Corrector`; set by :class:`~sb3_dqs.dqs.DQS`
     """
 
     actor_class: ClassVar[type[DiffusionActor]] = DiffusionActor
@@ -492,6 +485,11 @@ class DiffusionPolicy(BoundedPolicy):
         """How many random numbers an action takes in training."""
         return self.actor.noise_dim + self.corrector.noise_dim(self.actor.action_dim)
 
+    @property
+    def asks_for_gradients(self) -> bool:  # type: ignore[override]
+        """Whether the corrector's proposals are guided, for which inference mode leaves no gradients."""
+        return bool(self.corrector) and self.corrector.n_guided > 0
+
     def forward(self, obs: PyTorchObs, deterministic: bool = False, noise: th.Tensor | None = None) -> th.Tensor:
         """
         Choose one action per observation.
@@ -514,18 +512,16 @@ class DiffusionPolicy(BoundedPolicy):
         :param obs: batch of observations
         :return: (batch, action_dim), in [-1, 1]
         """
-        actor = self.deployed_actor
-        is_chosen = self.n_action_candidates > 1 and actor.refiner is not None
-        if not is_chosen and not self.corrector:
-            return actor(obs)
         with evaluating(self.law_critic):
             q_fn = smallest_q_fn(self.law_critic, obs)
-            if is_chosen:
-                candidates = actor.candidates(obs, self.n_action_candidates)
-                actions = choose_by_law(candidates, q_fn, self.temperature, th.rand_like(candidates.actions[0, :, 0]))
-            else:
-                actions = actor(obs)
-            return self.corrector(q_fn, actions, self.temperature)
+            return self.corrector(q_fn, self._draw(obs, q_fn), self.temperature)
+
+    def _draw(self, obs: PyTorchObs, q_fn: QFunction) -> th.Tensor:
+        actor = self.deployed_actor
+        if self.n_action_candidates == 1 or actor.refiner is None:
+            return actor(obs)
+        candidates = actor.candidates(obs, self.n_action_candidates)
+        return choose_by_law(candidates, q_fn, self.temperature, th.rand_like(candidates.actions[0, :, 0]))
 
     def explore(self, obs: PyTorchObs, noise: th.Tensor) -> th.Tensor:
         """

@@ -43,7 +43,7 @@ INTEGERS = {
     "cooling_updates": (0, "0 starts with the final entropy target"),
     "actor_batch_size": (1, "128 is the default"),
     "policy_delay": (1, "1 updates actor and critic together"),
-    "n_action_candidates": (1, "1 takes the first candidate without asking the critic"),
+    "n_action_candidates": (1, "1 leaves nothing to choose among"),
     "n_corrector_proposals": (0, "0 leaves actions as they are"),
 }
 

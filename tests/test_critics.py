@@ -278,6 +278,21 @@ def values_and_gradients(q_fn, actions):
     return values.detach(), th.autograd.grad(values.sum(), leaf)[0]
 
 
+@pytest.mark.parametrize("n_rows", [1, MIN_ROWS_TO_PREPARE])
+def test_features_are_extracted_once_for_all_calls(n_rows, monkeypatch):
+    critic = DQS("MlpPolicy", "Pendulum-v1", seed=0).critic
+    extracted = []
+    extract = critic.extract_features
+    monkeypatch.setattr(critic, "extract_features", lambda *args: extracted.append(1) or extract(*args))
+    critic.set_training_mode(False)
+    observations, actions = th.zeros(n_rows, 3), th.rand(4, n_rows, 1)
+    q_fn = smallest_q_fn(critic, observations)
+    first, again = q_fn(actions), q_fn(actions)
+    assert len(extracted) == 1
+    assert th.equal(first, again)
+    th.testing.assert_close(first, asked_directly(critic, observations, actions), rtol=1e-4, atol=1e-5)
+
+
 def assert_is_the_smallest_q_of_direct_calls(critic, observations):
     n_rows = len(tree_leaves(observations)[0])
     assert n_rows >= MIN_ROWS_TO_PREPARE, "for fewer, the critic is asked as it is"

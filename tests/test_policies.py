@@ -159,10 +159,10 @@ def test_actor_alone_predicts_as_a_policy_of_one_candidate():
 # Corrected samples
 
 
-def on_a_known_law(n_corrector_proposals=0, n_rounds=12, guided_share=0.0, n_action_candidates=1):
+def on_a_known_law(n_corrector_proposals=0, n_rounds=12, guided_share=0.0, n_action_candidates=1, law=truth.gaussian):
     """
-    An untrained actor, which is nearly uniform, in front of a critic that knows the law: mean 0.2, and a standard deviation of
-    0.3 at temperature 1, 0.15 at 0.25.
+    An untrained actor, which is nearly uniform, in front of a critic that knows the law. By default that has mean 0.2, and a
+    standard deviation of 0.3 at temperature 1, 0.15 at 0.25.
     """
     return DQS(
         "MlpPolicy",
@@ -171,7 +171,7 @@ def on_a_known_law(n_corrector_proposals=0, n_rounds=12, guided_share=0.0, n_act
         n_action_candidates=n_action_candidates,
         n_corrector_proposals=n_corrector_proposals,
         component_kwargs={"corrector": {"sigmas": [0.5] * n_rounds, "guided_share": guided_share}},
-        policy_kwargs={"net_arch": [8], "critic_class": KnownCritic, "critic_kwargs": {"log_density": truth.gaussian}},
+        policy_kwargs={"net_arch": [8], "critic_class": KnownCritic, "critic_kwargs": {"log_density": law}},
         seed=0,
     )
 
@@ -222,13 +222,19 @@ def test_corrected_actions_of_training_follow_the_law_of_the_critic_where_the_ac
     assert spread(explored(on_a_known_law()))[1] > 0.5, "a uniform law has 0.58"
 
 
-def test_guided_proposals_serve_training():
+def test_guided_proposals_serve_training_and_prediction():
     assert spread(explored(on_a_known_law(8, guided_share=0.5))) == (
         pytest.approx(0.2, abs=0.01),
         pytest.approx(0.15, abs=0.01),
     )
     guided = {"corrector": {"guided_share": 1.0}}
-    DQS("MlpPolicy", "Pendulum-v1", seed=0, n_corrector_proposals=8, component_kwargs=guided, **SMALL).learn(60)
+    model = DQS("MlpPolicy", "Pendulum-v1", seed=0, n_corrector_proposals=8, component_kwargs=guided, **SMALL).learn(60)
+    th.manual_seed(0)
+    sampled, _ = model.predict(OBSERVATIONS)
+    th.manual_seed(0)
+    model.policy.corrector.n_guided = 0
+    unguided, _ = model.predict(OBSERVATIONS)
+    assert not np.array_equal(sampled, unguided)
 
 
 def test_the_corrector_samples_at_the_temperature_of_the_moment(tmp_path):
@@ -247,12 +253,31 @@ def test_training_renews_the_temperature_of_the_policy():
     assert model.policy.temperature == model.thermostat.value != 1
 
 
-def test_a_sample_is_corrected_after_the_choice():
-    # of 20,000 draws, the standard error of the mean is 0.001
-    truth_of_both = (pytest.approx(0.2, abs=0.01), pytest.approx(0.15, abs=0.01))
-    assert spread(predicted(on_a_known_law(8, n_action_candidates=8), 20_000)) == truth_of_both
-    assert spread(predicted(on_a_known_law(8), 20_000)) == truth_of_both
-    assert spread(predicted(on_a_known_law(n_action_candidates=8), 20_000))[1] > 0.165, "by the choice alone"
+def uneven_peaks(actions):
+    """70 % at 0.6 and 30 % at -0.6, each of standard deviation 0.05: narrower than the spacing of eight draws."""
+    right, left = (-((actions - place) ** 2) / (2 * 0.05**2) for place in (0.6, -0.6))
+    return th.logaddexp(right + np.log(0.7), left + np.log(0.3))
+
+
+def weight_and_width(n_corrector_proposals, n_action_candidates):
+    """Of the right one of the uneven peaks: its share of 20,000 samples, and root mean square distance from its middle."""
+    model = on_a_known_law(n_corrector_proposals, 1, 0.0, n_action_candidates, uneven_peaks)
+    model.temperature = 1.0
+    actions = predicted(model, 20_000)
+    right = actions[actions > 0]
+    return len(right) / len(actions), (right - 0.6).square().mean().sqrt().item()
+
+
+def test_a_sample_gets_its_mode_by_the_choice_and_its_place_there_by_the_corrector():
+    # a share of 20,000 draws has a standard error of 0.003
+    weight, width = weight_and_width(8, n_action_candidates=32)
+    assert weight == pytest.approx(0.7, abs=0.03)
+    assert width == pytest.approx(0.05, abs=0.01)
+    weight, width = weight_and_width(0, n_action_candidates=8)
+    assert weight == pytest.approx(0.7, abs=0.06)
+    assert width > 0.07, "by the choice among eight alone"
+    weight, _ = weight_and_width(8, n_action_candidates=1)
+    assert 0.5 < weight < 0.66, "by the corrector alone, which hardly reaches from one peak to the other"
 
 
 def test_the_deterministic_action_is_not_corrected():

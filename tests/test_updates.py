@@ -326,7 +326,7 @@ def test_deterministic_actions_are_the_best_of_the_candidates_by_the_average():
 
 
 def test_sampled_actions_are_chosen_by_the_law_of_the_average():
-    model = with_opposite_average()
+    model = with_opposite_average(n_corrector_proposals=0)
     actions, _ = model.predict(np.zeros((500, 3), np.float32))
     # mean of exp(-20 a) on [-1, 1]: -coth(20) + 1 / 20 = -0.95, where eight untrained draws, of mean 0, do not always get
     assert model.policy.scale_action(actions).mean() < -0.6

@@ -43,7 +43,7 @@ class BoxDiffusion(nn.Module):
     :param action_dim: size of the action
     :param net_arch: sizes of the hidden layers of the denoiser
     :param activation_fn: activation after each hidden layer
-    :param n_diffusion_steps: network passes per sample; coarse ones leave out every other level
+    :param n_diffusion_steps: network passes per sample; candidates leave out every other level, but not the last
     :param n_score_samples: proposals per regression point, even
     :param score_estimator: ``"stein"``, ``"value"`` or ``"gradient"``, see
         :func:`~sb3_dqs.diffusion.estimators.box_posterior_mean`
@@ -102,7 +102,6 @@ class BoxDiffusion(nn.Module):
         self,
         features: th.Tensor,
         start_noise: th.Tensor,
-        is_coarse: bool = False,
         callback: PassCallback | None = None,
     ) -> th.Tensor:
         """
@@ -110,17 +109,30 @@ class BoxDiffusion(nn.Module):
 
         :param features: (batch, features_dim)
         :param start_noise: (batch, action_dim), standard normal
-        :param is_coarse: in about half the passes, where what follows mends the rest
         :param callback: called with the noisy actions before each network pass
         :return: (batch, action_dim), in [-1, 1]
         """
+        return self._solve(features, start_noise, self.sigmas, callback)
+
+    def sample_candidates(self, features: th.Tensor, start_noise: th.Tensor) -> th.Tensor:
+        """
+        As :meth:`sample_actions`, in about half the passes: for samples that are chosen among, which mends the rest.
+
+        :param features: (batch, features_dim)
+        :param start_noise: (batch, action_dim), standard normal
+        :return: (batch, action_dim), in [-1, 1]
+        """
+        return self._solve(features, start_noise, self.coarse_sigmas)
+
+    def _solve(
+        self, features: th.Tensor, start_noise: th.Tensor, sigmas: Sequence[float], callback: PassCallback | None = None
+    ) -> th.Tensor:
         denoise = self.denoiser.condition_on_levels(self.normalization(features))
 
         def box_denoiser(noisy_actions: th.Tensor, sigma: float) -> th.Tensor:
             return denoise(noisy_actions, sigma).clamp_(-1.0, 1.0)
 
         noisy_actions = self.sigma_max * start_noise
-        sigmas = self.coarse_sigmas if is_coarse else self.sigmas
         return dpm_solver_pp_2m(box_denoiser, noisy_actions, sigmas, recentre=True, callback=callback)
 
     def draw_noise(self, actions: th.Tensor) -> BoxNoise:

@@ -102,6 +102,16 @@ class PaperDiffusion(nn.Module):
         actions = euler_maruyama(score_fn, noisy_actions, self.process, self.n_diffusion_steps, step_noise, callback)
         return actions.tanh() if self.squash == "tanh" else actions.clamp(-1.0, 1.0)
 
+    def sample_candidates(self, features: th.Tensor, start_noise: th.Tensor) -> th.Tensor:
+        """
+        :meth:`sample_actions` without the noise of the steps, as published for evaluation.
+
+        :param features: (batch, features_dim)
+        :param start_noise: (batch, action_dim), standard normal
+        :return: (batch, action_dim), in [-1, 1]
+        """
+        return self.sample_actions(features, start_noise)
+
     def draw_noise(self, actions: th.Tensor) -> PaperNoise:
         """
         :param actions: (batch, action_dim) of the regression points, for size, type and device

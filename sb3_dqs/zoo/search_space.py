@@ -72,7 +72,7 @@ def sample_dqs_params(trial: optuna.Trial, n_actions: int, n_envs: int, addition
         # the regression points are rows of the batch, of at least 128
         "n_score_samples_pow": trial.suggest_int("n_score_samples_pow", 2, 5),
         "actor_batch_size_pow": trial.suggest_int("actor_batch_size_pow", 5, 7),
-        "n_diffusion_steps": trial.suggest_int("n_diffusion_steps", 3, 7),
+        "n_diffusion_steps": trial.suggest_int("n_diffusion_steps", 4, 8),
         "n_action_candidates_pow": trial.suggest_int("n_action_candidates_pow", 0, 4),
         "n_corrector_proposals": trial.suggest_categorical("n_corrector_proposals", [0, 4, 8, 16]),
         "policy_delay": trial.suggest_int("policy_delay", 1, 4),

@@ -40,12 +40,12 @@ def test_ways_to_sample_are_named_priced_and_follow_the_law_as_far_as_they_ask_f
     with th.no_grad():
         ways = {name: (cost, actions) for name, cost, actions in samples_by_way(model)}
     costs = {name: cost for name, (cost, _) in ways.items()}
-    assert (costs["diffusion alone"], costs["refined"], costs["chosen among 8"]) == (0, 0, 8)
+    assert (costs["diffusion, as in training"], costs["single draw"], costs["chosen among 8"]) == (0, 0, 8)
     # 8 of the choice, then the action and its proposals, and three for a gradient
     assert costs["then 8 proposals, 0.3"] == 8 + 9
     assert costs["then 8 proposals, 4 of them uphill, 0.3, 0.1"] == 8 + 2 * (9 + 3)
     # an untrained actor is nearly uniform, and finds two equally wide peaks by weights alone
     weights = {name: weight_of_the_larger_peak(actions) for name, (_, actions) in ways.items()}
-    assert weights["diffusion alone"] == pytest.approx(0.5, abs=0.1)
+    assert weights["diffusion, as in training"] == pytest.approx(0.5, abs=0.1)
     assert weights["chosen among 32"] == pytest.approx(0.7, abs=0.04)
     assert weights["then 8 proposals, 0.3"] == pytest.approx(0.7, abs=0.04)

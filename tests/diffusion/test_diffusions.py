@@ -177,7 +177,7 @@ def test_callback_sees_what_each_network_pass_is_given(make):
 
 
 @pytest.mark.parametrize(("n_steps", "places"), [(2, [0, 1]), (4, [0, 2, 3]), (5, [0, 2, 4]), (8, [0, 2, 4, 6, 7])])
-def test_coarse_samples_leave_out_every_other_level_and_end_at_the_last(n_steps, places, monkeypatch):
+def test_candidates_leave_out_every_other_level_and_end_at_the_last(n_steps, places, monkeypatch):
     diffusion = BoxDiffusion(1, 2, [8], nn.ReLU, n_diffusion_steps=n_steps, n_score_samples=8)
     visited = []
 
@@ -185,5 +185,5 @@ def test_coarse_samples_leave_out_every_other_level_and_end_at_the_last(n_steps,
         return lambda noisy_actions, sigma: visited.append(sigma) or noisy_actions
 
     monkeypatch.setattr(diffusion.denoiser, "condition_on_levels", at_level)
-    diffusion.sample_actions(th.zeros(1, 1), th.zeros(1, 2), is_coarse=True)
+    diffusion.sample_candidates(th.zeros(1, 1), th.zeros(1, 2))
     assert visited == [diffusion.sigmas[place] for place in places]

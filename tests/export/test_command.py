@@ -19,7 +19,7 @@ from tests.export.models import IMAGE, VECTOR, trained
 def run_of_the_zoo(tmp_path_factory):
     """Folder of a run as rl-zoo3 leaves it, of an environment whose observations are normalised."""
     folder = tmp_path_factory.mktemp("logs") / "dqs" / "sb3_dqs-Room-v0_12"
-    model = trained(DQS, "MlpPolicy", VECTOR, {"clip_obs": 7.0}, n_diffusion_steps=3)
+    model = trained(DQS, "MlpPolicy", VECTOR, {"clip_obs": 7.0}, n_diffusion_steps=4)
     (folder / "sb3_dqs-Room-v0").mkdir(parents=True)
     model.save(folder / "sb3_dqs-Room-v0.zip")
     model.save(folder / "best_model.zip")

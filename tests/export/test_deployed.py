@@ -35,7 +35,7 @@ class OnnxableSB3Policy(th.nn.Module):
 def recipe(request):
     """The module of the recipe, 1,000 observations, and the actions that the policy gives there."""
     # few passes of the sampler, the first of which sees both walls: exporters take their time
-    model = trained(request.param, "MlpPolicy", VECTOR, gain=30.0, n_diffusion_steps=3)
+    model = trained(request.param, "MlpPolicy", VECTOR, gain=30.0, n_diffusion_steps=4)
     observations, _ = observations_for(model, VECTOR)
     onnxable = OnnxableSB3Policy(model.policy).eval()
     with th.no_grad():
@@ -113,7 +113,7 @@ def test_the_recipe_for_images_and_dictionaries(policy, space, tmp_path):
 
 
 def test_the_whole_can_be_traced():
-    model = trained(DQS, "MlpPolicy", VECTOR, {"clip_obs": 7.0}, n_diffusion_steps=3)
+    model = trained(DQS, "MlpPolicy", VECTOR, {"clip_obs": 7.0}, n_diffusion_steps=4)
     deployed, (observations, _) = DeployedPolicy(model), observations_for(model, VECTOR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", th.jit.TracerWarning)

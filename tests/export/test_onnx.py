@@ -74,7 +74,7 @@ def test_files_give_the_actions_of_predict_where_there_is_no_torch(tmp_path):
     # the published algorithm on images; one candidate, a dictionary, statistics of a part of it, and one row at once;
     # eight candidates, statistics in a file, and any number of rows
     paper = trained(PaperDQS, "CnnPolicy", IMAGE)
-    one = trained(DQS, "MultiInputPolicy", DICT, {"norm_obs_keys": ["speed"]}, n_action_candidates=1, n_diffusion_steps=3)
+    one = trained(DQS, "MultiInputPolicy", DICT, {"norm_obs_keys": ["speed"]}, n_action_candidates=1, n_diffusion_steps=4)
     eight = trained(DQS, "MlpPolicy", VECTOR, {"clip_obs": 7.0})
     cases = {"paper": (paper, IMAGE, 1.0), "one": (one, DICT, 100.0), "eight": (eight, VECTOR, 1.0)}
     at_walls = {}

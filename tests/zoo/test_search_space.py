@@ -91,7 +91,7 @@ def test_all_kinds_and_all_numbers_are_tried():
     for name, values in {
         "n_score_samples": {4, 8, 16, 32},
         "actor_batch_size": {32, 64, 128},
-        "n_diffusion_steps": {3, 4, 5, 6, 7},
+        "n_diffusion_steps": {4, 5, 6, 7, 8},
         "n_action_candidates": {1, 2, 4, 8, 16},
         "n_corrector_proposals": {0, 4, 8, 16},
         "policy_delay": {1, 2, 3, 4},
