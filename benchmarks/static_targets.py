@@ -120,18 +120,26 @@ def model_of_law(
     return algorithm("MlpPolicy", RandomEnv(1, action_dim), seed=seed, device="cpu", **settings)
 
 
-def train_on_law(model: DQS, n_updates: int) -> None:
-    """Update the actor alone, whose critic is the law; replay actions are uniform on the box."""
+def train_on_law(model: DQS, n_updates: int, hottest: float = STATIC_TEMPERATURE) -> None:
+    """
+    Update the actor alone, whose critic is the law; replay actions are uniform on the box.
+
+    :param model: from :func:`model_of_law`
+    :param n_updates: of the actor
+    :param hottest: temperature of the first update, which falls over the first half of them
+    """
     update_learning_rate(model.actor.optimizer, model.actor_learning_rate_factor * model.lr_schedule(1.0))
     n_rows = model.actor_batch_size
     observations, nothing = th.zeros(n_rows, 1), th.zeros(n_rows, 1)
-    for _ in range(n_updates):
+    for update in range(n_updates):
+        model.temperature = STATIC_TEMPERATURE * (hottest / STATIC_TEMPERATURE) ** max(0.0, 1 - 2 * update / n_updates)
         actions = 2 * th.rand(n_rows, model.action_dim) - 1
         with th.no_grad():
             # the published algorithm takes no regression points from the policy
             next_actions = actions if isinstance(model, PaperDQS) else model.actor(observations)
         batch = ReplayBufferSamples(observations, actions, observations, dones=nothing, rewards=nothing)
         model._update_actor(batch, observations, next_actions)
+    model.temperature = STATIC_TEMPERATURE
 
 
 def sampled_actions(model: DQS) -> th.Tensor:
@@ -145,16 +153,17 @@ def distance_to_law(model: DQS, log_density: LogDensity) -> float:
     return maximum_mean_discrepancy(sampled_actions(model), exact_draws(log_density, N_SAMPLES), BANDWIDTH)
 
 
-def parsed_arguments(about: str | None) -> argparse.Namespace:
+def parsed_arguments(about: str | None, hottest: float = STATIC_TEMPERATURE) -> argparse.Namespace:
     """
     The command line of a script that trains on known laws, which takes one thread.
 
     :param about: its docstring
-    :return: ``updates`` of the actor, and ``seed``
+    :return: ``updates`` of the actor, ``seed``, and ``hottest``, the temperature to start from
     """
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--updates", type=int, default=1_500)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--hottest", type=float, default=hottest)
     th.set_num_threads(1)
     return parser.parse_args()
 
@@ -165,9 +174,9 @@ def main() -> None:
     costs: dict[str, str] = {}
     for law, log_density in LAWS.items():
         box = model_of_law(DQS, log_density, arguments.seed)
-        train_on_law(box, arguments.updates)
+        train_on_law(box, arguments.updates, arguments.hottest)
         paper = model_of_law(PaperDQS, log_density, arguments.seed)
-        train_on_law(paper, arguments.updates)
+        train_on_law(paper, arguments.updates, arguments.hottest)
         clipped = reloaded(paper, component_kwargs={"diffusion": {"squash": "clip"}})
         models = {"DQS": box, "PaperDQS": paper, "PaperDQS, actions clipped instead of tanh": clipped}
         for name, model in models.items():

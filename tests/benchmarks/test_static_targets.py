@@ -56,3 +56,13 @@ def test_the_published_algorithm_follows_the_law_to_where_it_ends():
 def test_settings_reach_the_diffusion():
     model = model_of_law(DQS, peak, seed=0, component_kwargs={"diffusion": {"on_policy_share": 0.25}}, n_score_samples=4)
     assert (model.actor.diffusion.on_policy_share, model.actor.diffusion.n_score_samples) == (0.25, 4)
+
+
+def test_the_temperature_falls_over_the_first_half_of_the_updates(monkeypatch):
+    model = model_of_law(DQS, next(iter(LAWS.values())), seed=0)
+    temperatures = []
+    monkeypatch.setattr(model, "_update_actor", lambda *args: temperatures.append(model.thermostat.value.item()))
+    train_on_law(model, 6, hottest=100.0)
+    # 100 to the power of 1, 2 / 3 and 1 / 3
+    assert temperatures == pytest.approx([100.0, 21.544, 4.642, 1.0, 1.0, 1.0], rel=1e-3)
+    assert model.policy.temperature.item() == 1
