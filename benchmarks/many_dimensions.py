@@ -6,8 +6,8 @@ How well are known laws sampled in one, six and seventeen dimensions, by each st
 Q is given in closed form, the actor has 2 x 256 units and default settings, and the temperature falls to 1 over the first half
 of the updates, from so high that the law is nearly uniform, as in training (``--hottest 1`` starts cold). Of 4000 samples:
 sliced 2-Wasserstein distance to as many exact draws (100 directions), mean log-density minus that of the exact draws, and, of
-the two peaks, the weight of the larger one (0.7). Correctors move what was chosen among as many draws as by default. A gradient
-of the critic is counted as three evaluations. The last row of a law compares two sets of exact draws.
+the two peaks, the weight of the larger one (0.7). Correctors move what was chosen among as many draws as by default. A
+gradient of the critic is counted as three evaluations. The last row of a law compares two sets of exact draws.
 """
 
 import math
