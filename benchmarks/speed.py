@@ -1,7 +1,7 @@
 """
 What does DQS cost? Beside SB3's SAC and TD3 and sb3-contrib's TQC and CrossQ: the same networks, batch and machine.
 
-    python -m benchmarks.speed --device cpu [--threads 1] [--parts algorithms breakdown scaling memory]
+    python -m benchmarks.speed --device cpu [--threads 1] [--parts algorithms breakdown prediction scaling memory]
     python -m benchmarks.speed --device cpu --parts paper --rounds 3
     python -m benchmarks.speed --report
 
@@ -21,8 +21,8 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -44,14 +44,14 @@ from stable_baselines3.sac import sac
 from benchmarks.plan import default_of
 from benchmarks.shapes import RandomEnv
 from benchmarks.train import commit_of_code, processor, versions
-from sb3_dqs import DQS, PaperDQS
-from sb3_dqs.diffusion import box
+from sb3_dqs import DQS, PaperDQS, critics
+from sb3_dqs.diffusion import box, choice, corrector
 from sb3_dqs.gpu import CudaGraphDQS, DeviceReplayBuffer
 
 matplotlib.use("Agg")
 
 RESULTS = Path(__file__).parent / "results" / "speed"
-DEFAULT_PARTS = ("algorithms", "breakdown", "scaling", "memory")
+DEFAULT_PARTS = ("algorithms", "breakdown", "prediction", "scaling", "memory")
 PARTS = (*DEFAULT_PARTS, "paper")
 
 WIDTH = 256
@@ -105,6 +105,7 @@ MEASUREMENTS = {
 
 # A multiple of every policy_delay among them, so that each round holds the same number of actor updates
 N_UPDATES = 12
+N_PREDICTIONS = 3 * N_UPDATES
 
 # One at a time changes from the default setting and HalfCheetah's shapes
 SCALING: dict[str, list[int]] = {
@@ -282,9 +283,7 @@ def timed_update(name: str, device: str) -> Callable[[], dict[str, float]]:
 
     def update() -> dict[str, float]:
         stopwatch.seconds.clear()
-        with ExitStack() as patches:
-            for owner, attribute, part in parts:
-                patches.enter_context(mock.patch.object(owner, attribute, stopwatch.timed(part, getattr(owner, attribute))))
+        with timed(parts, stopwatch):
             for _ in range(N_UPDATES):
                 model.train(1, BATCH_SIZE)
         return dict(stopwatch.seconds)
@@ -292,12 +291,62 @@ def timed_update(name: str, device: str) -> Callable[[], dict[str, float]]:
     return update
 
 
+def timed_prediction(name: str, device: str, deterministic: bool) -> Callable[[], dict[str, float]]:
+    """Actions of SAC or DQS for one observation, which return their seconds by part."""
+    model: Any = prepared(ALGORITHMS[name], ENV_ID, device)
+    stopwatch = Stopwatch(device)
+    parts: list[tuple[Any, str, str]] = [(model, "predict", "rest")]
+    if name != "SAC":
+        actor = model.policy.deployed_actor
+        parts += [
+            (actor.diffusion, "sample_candidates", "diffusion"),
+            (actor.refiner, "forward", "refiner"),
+            (choice.Candidates, "mixture_log_density", "density of the mixture"),
+            (critics, "_smallest_q_of_features", "critic"),
+            (corrector, "particle_gibbs", "corrector, rest"),
+        ]
+    observation = model.observation_space.sample()
+
+    def predict() -> dict[str, float]:
+        stopwatch.seconds.clear()
+        with timed(parts, stopwatch):
+            for _ in range(N_PREDICTIONS):
+                model.predict(observation, deterministic=deterministic)
+        return dict(stopwatch.seconds)
+
+    return predict
+
+
+@contextmanager
+def timed(parts: Sequence[tuple[Any, str, str]], stopwatch: Stopwatch) -> Iterator[None]:
+    """Inside, time spent in attributes of owners is kept by the name of their part: (owner, attribute, part)."""
+    with ExitStack() as patches:
+        for owner, attribute, part in parts:
+            patches.enter_context(mock.patch.object(owner, attribute, stopwatch.timed(part, getattr(owner, attribute))))
+        yield
+
+
 def break_down(device: str, n_rounds: int) -> dict[str, dict[str, float]]:
     """Where an update's time goes: median over rounds of each part's share of SAC's whole update in the same round."""
-    updates = {name: timed_update(name, device) for name in ("SAC", "DQS")}
-    shares: dict[str, dict[str, list[float]]] = {name: defaultdict(list) for name in updates}
+    return shares_of_sac({name: timed_update(name, device) for name in ("SAC", "DQS")}, n_rounds)
+
+
+def break_down_prediction(device: str, n_rounds: int) -> dict[str, dict[str, float]]:
+    """The same of one action."""
+    return shares_of_sac(
+        {
+            "SAC": timed_prediction("SAC", device, deterministic=False),
+            "DQS": timed_prediction("DQS", device, deterministic=False),
+            "DQS, deterministic": timed_prediction("DQS", device, deterministic=True),
+        },
+        n_rounds,
+    )
+
+
+def shares_of_sac(tasks: Mapping[str, Callable[[], dict[str, float]]], n_rounds: int) -> dict[str, dict[str, float]]:
+    shares: dict[str, dict[str, list[float]]] = {name: defaultdict(list) for name in tasks}
     for _ in range(n_rounds):
-        seconds = {name: update() for name, update in updates.items()}
+        seconds = {name: task() for name, task in tasks.items()}
         whole_of_sac = sum(seconds["SAC"].values())
         for name, parts in seconds.items():
             for part, value in parts.items():
@@ -406,6 +455,15 @@ def ratio_cell(summary: dict[str, float] | None) -> str:
     return "-" if summary is None else f"{summary['median']:.2f} ({summary['low']:.2f}-{summary['high']:.2f})"
 
 
+def print_shares(shares: dict[str, dict[str, float]], whole: str) -> None:
+    """A table of parts (rows) by algorithms; parts of the last come first."""
+    print(f"| share of SAC's {whole} | " + " | ".join(shares) + " |\n|---|" + "---|" * len(shares))
+    for label in dict.fromkeys(label for name in reversed(shares) for label in shares[name]):
+        cells = [f"{of_one[label]:.2f}" if label in of_one else "-" for of_one in shares.values()]
+        print(f"| {label} | " + " | ".join(cells) + " |")
+    print("| all | " + " | ".join(f"{sum(of_one.values()):.2f}" for of_one in shares.values()) + " |")
+
+
 def report(path: Path) -> None:
     """Print the tables of one result file and draw its figure."""
     parts = json.loads(path.read_text())
@@ -425,14 +483,10 @@ def report(path: Path) -> None:
         for name in measurements["update"]:
             cells = [ratio_cell(measurements.get(key, {}).get(name)) for key in MEASUREMENTS]
             print(f"| {name} | " + " | ".join(cells) + " |")
-    if "breakdown" in results:
-        print(f"\n{captions['breakdown']}\n")
-        print("| share of SAC's update | SAC | DQS |\n|---|---|---|")
-        shares = results["breakdown"]
-        for label in dict.fromkeys([*shares["DQS"], *shares["SAC"]]):
-            cells = [f"{shares[name][label]:.2f}" if label in shares[name] else "-" for name in ("SAC", "DQS")]
-            print(f"| {label} | " + " | ".join(cells) + " |")
-        print("| all | " + " | ".join(f"{sum(shares[name].values()):.2f}" for name in ("SAC", "DQS")) + " |")
+    for part, whole in (("breakdown", "update"), ("prediction", "action")):
+        if part in results:
+            print(f"\n{captions[part]}\n")
+            print_shares(results[part], whole)
     if "scaling" in results:
         print(f"\n{captions['scaling']}\n")
         print("| setting | value | update, times the default's | multiplications, times the default's |\n|---|---|---|---|")
@@ -504,6 +558,7 @@ def main() -> None:
         measure: dict[str, Callable[[], Any]] = {
             "algorithms": lambda: compare_algorithms(arguments.device, arguments.rounds),
             "breakdown": lambda: break_down(arguments.device, arguments.rounds),
+            "prediction": lambda: break_down_prediction(arguments.device, arguments.rounds),
             "scaling": lambda: scale(arguments.device, arguments.rounds),
             "memory": lambda: compare_memory(arguments.device),
             "paper": lambda: compare_paper(arguments.device, arguments.rounds),

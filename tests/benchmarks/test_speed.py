@@ -17,6 +17,7 @@ from benchmarks.speed import (
     measured_rounds,
     multiplications,
     prepared,
+    timed_prediction,
     timed_update,
 )
 from sb3_dqs import DQS
@@ -84,6 +85,15 @@ def test_every_part_of_an_update_is_timed():
         "rest",
     }
     assert min(seconds.values()) > 0
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_every_part_of_an_action_is_timed(deterministic):
+    seconds = timed_prediction("DQS", "cpu", deterministic)()
+    of_a_sample = set() if deterministic else {"density of the mixture", "corrector, rest"}
+    assert set(seconds) == {"diffusion", "refiner", "critic", "rest"} | of_a_sample
+    assert min(seconds.values()) > 0
+    assert set(timed_prediction("SAC", "cpu", deterministic)()) == {"rest"}
 
 
 def clock_of(monkeypatch, *readings):
