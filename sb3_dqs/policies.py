@@ -26,7 +26,6 @@ from sb3_dqs.critics import BatchRenormCritic, evaluating, smallest_q, smallest_
 from sb3_dqs.diffusion.box import BoxDiffusion
 from sb3_dqs.diffusion.choice import Candidates, choose_by_law
 from sb3_dqs.diffusion.corrector import Corrector
-from sb3_dqs.diffusion.estimators import QFunction
 from sb3_dqs.diffusion.refiner import Refiner
 from sb3_dqs.diffusion.samplers import PassCallback
 
@@ -512,16 +511,18 @@ class DiffusionPolicy(BoundedPolicy):
         :param obs: batch of observations
         :return: (batch, action_dim), in [-1, 1]
         """
+        actor = self.deployed_actor
+        is_chosen = self.n_action_candidates > 1 and actor.refiner is not None
+        if not is_chosen and not self.corrector:
+            return actor(obs)
         with evaluating(self.law_critic):
             q_fn = smallest_q_fn(self.law_critic, obs)
-            return self.corrector(q_fn, self._draw(obs, q_fn), self.temperature)
-
-    def _draw(self, obs: PyTorchObs, q_fn: QFunction) -> th.Tensor:
-        actor = self.deployed_actor
-        if self.n_action_candidates == 1 or actor.refiner is None:
-            return actor(obs)
-        candidates = actor.candidates(obs, self.n_action_candidates)
-        return choose_by_law(candidates, q_fn, self.temperature, th.rand_like(candidates.actions[0, :, 0]))
+            if is_chosen:
+                candidates = actor.candidates(obs, self.n_action_candidates)
+                actions = choose_by_law(candidates, q_fn, self.temperature, th.rand_like(candidates.actions[0, :, 0]))
+            else:
+                actions = actor(obs)
+            return self.corrector(q_fn, actions, self.temperature)
 
     def explore(self, obs: PyTorchObs, noise: th.Tensor) -> th.Tensor:
         """
