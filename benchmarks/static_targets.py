@@ -28,6 +28,7 @@ from benchmarks.shapes import RandomEnv
 from sb3_dqs import DQS, PaperDQS
 from sb3_dqs.inspection.evaluation import BANDWIDTH
 from sb3_dqs.inspection.metrics import boltzmann_masses, draws_from_masses, maximum_mean_discrepancy
+from sb3_dqs.temperature import LogLinearSchedule
 
 LogDensity = Callable[[th.Tensor], th.Tensor]
 N_SAMPLES = 4_000
@@ -131,15 +132,15 @@ def train_on_law(model: DQS, n_updates: int, hottest: float = STATIC_TEMPERATURE
     update_learning_rate(model.actor.optimizer, model.actor_learning_rate_factor * model.lr_schedule(1.0))
     n_rows = model.actor_batch_size
     observations, nothing = th.zeros(n_rows, 1), th.zeros(n_rows, 1)
+    cooling = LogLinearSchedule(hottest, STATIC_TEMPERATURE, end_fraction=0.5)
     for update in range(n_updates):
-        model.temperature = STATIC_TEMPERATURE * (hottest / STATIC_TEMPERATURE) ** max(0.0, 1 - 2 * update / n_updates)
+        model.temperature = cooling(1 - update / n_updates)
         actions = 2 * th.rand(n_rows, model.action_dim) - 1
         with th.no_grad():
             # the published algorithm takes no regression points from the policy
             next_actions = actions if isinstance(model, PaperDQS) else model.actor(observations)
         batch = ReplayBufferSamples(observations, actions, observations, dones=nothing, rewards=nothing)
         model._update_actor(batch, observations, next_actions)
-    model.temperature = STATIC_TEMPERATURE
 
 
 def sampled_actions(model: DQS) -> th.Tensor:

@@ -60,8 +60,11 @@ class BoundedPolicy(BasePolicy):
     """What leaves an actor or a policy is finite and inside the bounds of the action space."""
 
     action_space: spaces.Box
-    # of the critic, by an action of predict()
-    asks_for_gradients: bool = False
+
+    @property
+    def asks_for_gradients(self) -> bool:
+        """Whether an action of ``predict()`` needs gradients of the critic, which inference mode does not leave."""
+        return False
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> th.Tensor:
         return self(observation, deterministic)
@@ -485,8 +488,8 @@ class DiffusionPolicy(BoundedPolicy):
         return self.actor.noise_dim + self.corrector.noise_dim(self.actor.action_dim)
 
     @property
-    def asks_for_gradients(self) -> bool:  # type: ignore[override]
-        """Whether the corrector's proposals are guided, for which inference mode leaves no gradients."""
+    def asks_for_gradients(self) -> bool:
+        """Where the corrector's proposals are guided."""
         return bool(self.corrector) and self.corrector.n_guided > 0
 
     def forward(self, obs: PyTorchObs, deterministic: bool = False, noise: th.Tensor | None = None) -> th.Tensor:

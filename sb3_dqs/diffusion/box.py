@@ -98,12 +98,7 @@ class BoxDiffusion(nn.Module):
             features_dim, action_dim, net_arch, activation_fn, sigma_min, sigma_max, sigma_data, self.sigmas
         )
 
-    def sample_actions(
-        self,
-        features: th.Tensor,
-        start_noise: th.Tensor,
-        callback: PassCallback | None = None,
-    ) -> th.Tensor:
+    def sample_actions(self, features: th.Tensor, start_noise: th.Tensor, callback: PassCallback | None = None) -> th.Tensor:
         """
         Solve the probability-flow ODE from the start noise, in which all randomness lies.
 
