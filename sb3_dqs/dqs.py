@@ -82,10 +82,11 @@ class DQS(settings.LiveSettings, ExploringAlgorithm):
         changes with every error of the critic, and now and then falls. 1 is no average. Weights that are set by hand are for
         ``policy.actor`` and ``policy.actor_average``.
     :param cooling_updates: with ``temperature="auto"``, the entropy target falls linearly from that of a nearly uniform
-        policy to ``target_entropy`` over this many updates of the critic, or over the first half of the run if that is
-        shorter, so that no good action is given up before it was tried (0 to start with the final target). Correlated
-        exploration fades meanwhile, also where the temperature is not automatic. With n environments and
-        ``gradient_steps=-1`` each takes one step per n updates: where goals are hard to find, multiply by n.
+        policy to ``target_entropy`` over this many updates of the critic, or over the first half of the run, see
+        :meth:`learn`, if that is shorter, so that no good action is given up before it was tried (0 to start with the final
+        target). Correlated exploration fades meanwhile, also where the temperature is not automatic. With n environments and
+        ``gradient_steps=-1`` each takes one step per n updates: where goals are hard to find, multiply by n. Changed on a live
+        model, the cooling is where so many updates would have brought it.
     :param n_score_samples: actions per regression point of the actor at which the critic is asked, even
     :param n_diffusion_steps: passes of the diffusion's network per single draw, the refiner takes one more; candidates of
         ``predict()`` take about half as many, 3 by default
@@ -216,8 +217,10 @@ class DQS(settings.LiveSettings, ExploringAlgorithm):
         self.n_corrector_proposals = n_corrector_proposals
         self.exploration_correlation_time = exploration_correlation_time
         self.component_kwargs = component_kwargs
-        # how far the cooling has come: it never goes back
+        # how far the cooling has come: it goes back only where ``cooling_updates`` is changed on a live model
         self.cooled_share = 0.0
+        # what learn() was asked for when the run began, of which later calls may be pieces
+        self.steps_in_run = 0
 
         if _init_setup_model:
             self._setup_model()
@@ -229,6 +232,7 @@ class DQS(settings.LiveSettings, ExploringAlgorithm):
         policy_kwargs = {**self.policy_kwargs, **settings.policy_settings(self)}
         with self.holding(policy_kwargs=policy_kwargs, **settings.replay_buffer_settings(self)):
             super()._setup_model()
+        settings.check_critic(self.policy)
         self.actor = self.policy.actor
         self.critic = self.policy.critic
         self.critic_target = self.policy.critic_target
@@ -250,7 +254,7 @@ class DQS(settings.LiveSettings, ExploringAlgorithm):
         # a model that is loaded, or changed, is somewhere on its schedule
         thermostat.start_round(self._current_progress_remaining)
         self.thermostat = thermostat.to(self.device)
-        self.policy.temperature.copy_(self.thermostat.value)
+        self.policy.follow_temperature(self.thermostat.value)
 
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:
         # Switch to train mode (this affects batch norm / dropout)
@@ -267,7 +271,7 @@ class DQS(settings.LiveSettings, ExploringAlgorithm):
             if step == 0:
                 settings.check_batch(batch)
             self._n_updates += 1
-            steps_done, steps_in_run = (n - self.learning_starts for n in (self.num_timesteps, self._total_timesteps))
+            steps_done, steps_in_run = (n - self.learning_starts for n in (self.num_timesteps, self.steps_in_run))
             cooled = cooled_share(self._n_updates, self.cooling_updates, steps_done, steps_in_run)
             self.cooled_share = max(self.cooled_share, cooled)
             self.thermostat.start_update(self.cooled_share)
@@ -288,7 +292,7 @@ class DQS(settings.LiveSettings, ExploringAlgorithm):
         if is_actor_update:
             figures |= self._update_actor(batch, next_observations, next_actions)
         self.policy.update_target(self.tau)
-        self.policy.temperature.copy_(self.thermostat.value)
+        self.policy.follow_temperature(self.thermostat.value)
         return figures
 
     def _update_critic(self, batch: Batch, next_observations: PyTorchObs, next_actions: th.Tensor) -> Figures:
@@ -353,14 +357,23 @@ class DQS(settings.LiveSettings, ExploringAlgorithm):
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
     ) -> SelfDQS:
+        """
+        As in SB3. With ``reset_num_timesteps=True`` a run begins, of ``total_timesteps``, and the cooling is shortened if it
+        would not fit; with ``False`` a run goes on, and how long this piece of it is makes no difference.
+        """
+        if reset_num_timesteps:
+            self.steps_in_run = total_timesteps
         settings.check_replay_buffer(self)
         settings.fit_action_noise(self)
         return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
 
     def set_parameters(self, *args: Any, **kwargs: Any) -> None:
         super().set_parameters(*args, **kwargs)
+        share = float(self.thermostat.cooled_share)
+        if not math.isclose(share, self.cooled_share, rel_tol=1e-6):  # load() has read it to the last bit
+            self.cooled_share = share
         # the policy was saved with the temperature of then, which may be loaded with another one
-        self.policy.temperature.copy_(self.thermostat.value)
+        self.policy.follow_temperature(self.thermostat.value)
 
     def _excluded_save_params(self) -> list[str]:
         aliases = ["actor", "critic", "critic_target"]

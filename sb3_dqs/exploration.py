@@ -1,9 +1,6 @@
 """How does the policy explore? By noise that is correlated over the steps of an episode, and fades into white noise."""
 
-import functools
-import inspect
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,7 +10,6 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.type_aliases import MaybeCallback
-from torch import nn
 
 from sb3_dqs import settings
 
@@ -92,7 +88,9 @@ class ExploringAlgorithm(OffPolicyAlgorithm):
     def _sample_action(
         self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
-        if self.num_timesteps < learning_starts or not takes_noise(self.policy):
+        if self.num_timesteps < learning_starts:
+            return super()._sample_action(learning_starts, action_noise, n_envs)
+        if not self.policy.takes_noise or type(self).predict is not OffPolicyAlgorithm.predict:
             with self.policy.exploring():
                 return super()._sample_action(learning_starts, action_noise, n_envs)
         if self.exploration_noise is None:
@@ -116,16 +114,3 @@ class ExploringAlgorithm(OffPolicyAlgorithm):
         super()._store_transition(replay_buffer, buffer_action, new_obs, *rest)
         if self.exploration_noise is not None and dones.any():
             self.exploration_noise.restart(th.as_tensor(dones, dtype=th.bool, device=self.device))
-
-
-def takes_noise(policy: nn.Module) -> bool:
-    """
-    :param policy: ours, or one that a user has derived from it
-    :return: whether its forward pass can be told what noise to sample from; if not, it explores by noise of its own
-    """
-    return _has_noise(type(policy).forward)
-
-
-@functools.cache
-def _has_noise(forward: Callable) -> bool:
-    return "noise" in inspect.signature(forward).parameters

@@ -35,9 +35,17 @@ def require(*modules: str) -> None:
     :param modules: names of modules, keys of ``EXTRAS``
     :raises SystemExit: if one of them is not installed; the message names all that are missing, and their extras
     """
+    if is_missing := what_is_missing(*modules):
+        raise SystemExit(is_missing)
+
+
+def what_is_missing(*modules: str) -> str:
+    """
+    :param modules: names of modules, keys of ``EXTRAS``
+    :return: a sentence that names those which are not installed, and their extras; empty if all are
+    """
     missing = [module for module in modules if find_spec(module) is None]
-    if missing:
-        raise SystemExit(f"{' and '.join(missing)} must be installed for this: {install_command(*missing)}")
+    return f"{' and '.join(missing)} must be installed for this: {install_command(*missing)}" if missing else ""
 
 
 def install_command(*modules: str) -> str:

@@ -43,6 +43,11 @@ class PaperPolicy(DiffusionPolicy):
     ):
         super().__init__(*args, critic_class=critic_class, critic_betas=critic_betas, **kwargs)  # type: ignore[misc]
 
+    def follow_temperature(self, temperature: th.Tensor) -> None:
+        super().follow_temperature(temperature)
+        # the score network is fed it
+        self.actor.diffusion.temperature.copy_(temperature)
+
 
 class PaperCnnPolicy(PaperPolicy, CnnPolicy):
     """Policy class of the published algorithm on images."""

@@ -1,7 +1,10 @@
 """How do observations become actions? Features -> diffusion actor -> action in [-1, 1]; the networks and their optimisers."""
 
-from collections.abc import Iterator, Mapping
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -33,6 +36,10 @@ SelfDiffusionPolicy = TypeVar("SelfDiffusionPolicy", bound="DiffusionPolicy")
 
 START_NOISE_SEED = 0
 
+# Whether actions are asked for training, of policies that cannot be told what noise to take. Of each thread its own: another
+# one may ask for actions of predict() meanwhile
+IS_EXPLORING = ContextVar("IS_EXPLORING", default=False)
+
 # Networks that follow another one, and which
 FOLLOWED = {"critic_target": "critic", "critic_average": "critic", "actor_average": "actor"}
 
@@ -61,18 +68,12 @@ class BoundedPolicy(BasePolicy):
 
     action_space: spaces.Box
 
-    @property
-    def asks_for_gradients(self) -> bool:
-        """Whether an action of ``predict()`` needs gradients of the critic, which inference mode does not leave."""
-        return False
-
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> th.Tensor:
         return self(observation, deterministic)
 
     def predict(self, *args: Any, **kwargs: Any) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
         """As in SB3. :raises ValueError: if an action is not finite"""
-        with th.inference_mode(not self.asks_for_gradients):
-            actions, state = super().predict(*args, **kwargs)
+        actions, state = super().predict(*args, **kwargs)
         return checked_actions(actions), state
 
     def unscale_action(self, scaled_action: np.ndarray) -> np.ndarray:
@@ -271,7 +272,6 @@ class DiffusionPolicy(BoundedPolicy):
     critic_target: Any
     critic_average: Any
     actor_average: DiffusionActor | None
-    is_exploring: bool = False
     n_averaged_actors: th.Tensor
     # of the law exp(Q / temperature) that sampled actions follow, in units of Q; DQS renews it as it trains
     temperature: th.Tensor
@@ -434,16 +434,16 @@ class DiffusionPolicy(BoundedPolicy):
     @property
     def deployed_actor(self) -> DiffusionActor:
         """The actor that ``predict()`` asks: the average, or the actor itself without one and where it explores."""
-        return self.actor if self.actor_average is None or self.is_exploring else self.actor_average
+        return self.actor if self.actor_average is None or IS_EXPLORING.get() else self.actor_average
 
     @contextmanager
     def exploring(self) -> Iterator[None]:
         """Inside, ``predict()`` asks the actor itself: for policies of one's own, which cannot be told what noise to take."""
-        self.is_exploring = True
+        before = IS_EXPLORING.set(True)
         try:
             yield
         finally:
-            self.is_exploring = False
+            IS_EXPLORING.reset(before)
 
     @property
     def law_critic(self) -> Any:
@@ -488,9 +488,19 @@ class DiffusionPolicy(BoundedPolicy):
         return self.actor.noise_dim + self.corrector.noise_dim(self.actor.action_dim)
 
     @property
-    def asks_for_gradients(self) -> bool:
-        """Where the corrector's proposals are guided."""
-        return bool(self.corrector) and self.corrector.n_guided > 0
+    def takes_noise(self) -> bool:
+        """
+        Whether actions can be made from given noise. Not where a method on the way to an action is a user's that takes none:
+        it is then asked as by ``predict()``, and explores by noise of its own.
+        """
+        is_ours = type(self).predict is BoundedPolicy.predict and type(self)._predict is BoundedPolicy._predict
+        return is_ours and all(_has_noise(type(part).forward) for part in (self, self.actor))
+
+    def follow_temperature(self, temperature: th.Tensor) -> None:
+        """
+        :param temperature: of the law exp(Q / temperature) from now on, scalar > 0, in units of Q
+        """
+        self.temperature.copy_(temperature)
 
     def forward(self, obs: PyTorchObs, deterministic: bool = False, noise: th.Tensor | None = None) -> th.Tensor:
         """
@@ -582,7 +592,8 @@ class DiffusionPolicy(BoundedPolicy):
                 value = state_dict.get(name, state_dict.get(f"{FOLLOWED[part]}.{rest}"))
                 if value is not None:
                     state[name] = value
-        if not any(name.startswith("actor_average.") for name in state_dict):  # the average starts anew
+        actors = {name.split(".")[0] for name in state_dict} & {"actor", "actor_average"}
+        if actors == {"actor"}:  # the average starts anew
             state["n_averaged_actors"] = th.zeros(())
         return super().load_state_dict(state, strict, assign)
 
@@ -628,6 +639,11 @@ class MultiInputPolicy(DiffusionPolicy):
     def __init__(self, *args: Any, **kwargs: Any):
         kwargs.setdefault("features_extractor_class", CombinedExtractor)
         super().__init__(*args, **kwargs)
+
+
+@functools.cache
+def _has_noise(forward: Callable) -> bool:
+    return "noise" in inspect.signature(forward).parameters
 
 
 def checked_actions(actions: np.ndarray) -> np.ndarray:

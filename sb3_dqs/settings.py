@@ -11,7 +11,9 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+import torch as th
 from gymnasium import spaces
+from gymnasium.vector.utils import create_empty_array
 from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.common.noise import ActionNoise, VectorizedActionNoise
 from stable_baselines3.common.type_aliases import DictReplayBufferSamples, GymEnv, ReplayBufferSamples
@@ -26,18 +28,21 @@ from sb3_dqs.checks import (
     hint_at_text,
     is_finite_number,
 )
+from sb3_dqs.critics import evaluating
 from sb3_dqs.diffusion.corrector import Corrector
 from sb3_dqs.diffusion.refiner import Refiner
+from sb3_dqs.temperature import cooled_share
 
 if TYPE_CHECKING:
     from sb3_dqs.dqs import DQS
-    from sb3_dqs.policies import DiffusionActor
+    from sb3_dqs.policies import DiffusionActor, DiffusionPolicy
 
 # Whole numbers: the smallest allowed value, and a remedy
 INTEGERS = {
     "buffer_size": (1, "1_000_000 is the default"),
     "learning_starts": (0, "0 starts learning at once"),
-    "batch_size": (1, "256 is the default"),
+    # batch normalisation wants more than one row
+    "batch_size": (2, "256 is the default"),
     "gradient_steps": (-1, "-1 does as many updates as steps were taken"),
     "n_steps": (1, "1 is the usual one-step return"),
     "cooling_updates": (0, "0 starts with the final entropy target"),
@@ -126,13 +131,16 @@ class LiveSettings:
     """
 
     def __new__(cls: type[SelfLiveSettings], *args: Any, **kwargs: Any) -> SelfLiveSettings:
-        # before Python itself refuses the names of other algorithms, to tell their counterparts
-        check_argument_names(cls, kwargs)
+        # before Python itself refuses the names of other algorithms, to tell their counterparts; a subclass may take any
+        if not _takes_any(inspect.signature(cls.__init__).parameters):
+            check_argument_names(cls, kwargs)
         return super().__new__(cls)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        # a setting of a live model acts from now on, or raises
-        if self.__dict__.get("_is_set_up") and name in settings_of(type(self)):  # type: ignore[arg-type]
+        # a setting of a live model acts from now on, or raises; a property of a subclass sees to that itself
+        is_setting = name in settings_of(type(self))  # type: ignore[arg-type]
+        is_setting &= not inspect.isdatadescriptor(getattr(type(self), name, None))
+        if self.__dict__.get("_is_set_up") and is_setting:
             change(self, name, value)  # type: ignore[arg-type]
         else:
             super().__setattr__(name, value)
@@ -195,19 +203,17 @@ def check_argument_names(algorithm: type[LiveSettings], names: Any) -> None:
     :param names: of arguments that are about to be passed to its constructor or to ``load``
     :raises TypeError: (also a ValueError) if it has no such argument; names its counterpart or the nearest match
     """
-    parameters = inspect.signature(algorithm.__init__).parameters
-    if _takes_any(parameters):
-        return
+    known = {*arguments_of(algorithm.__init__), *keyword_arguments(algorithm)[0]} - {"self"}
     for name in names:
-        if name not in parameters:
-            hint = hint_for(name, set(parameters) - {"self"})
+        if name not in known:
+            hint = hint_for(name, known)
             raise ArgumentError(f"{algorithm.__name__} has no argument {name!r}; {hint}")
 
 
 def _check_custom_objects(algorithm: type[LiveSettings], names: Iterable[str]) -> None:
-    # SB3 ignores names that the file has not; any attribute of a model may be among them
+    # SB3 ignores names that the file has not; any attribute of a model may be among them, also private ones
     known = settings_of(algorithm)  # type: ignore[arg-type]
-    for name in set(names) - known:
+    for name in {name for name in names if not name.startswith("_")} - known:
         if nearest := get_close_matches(name, known, n=1, cutoff=0.85):
             raise ArgumentError(
                 f"custom_objects holds {name!r}, which is no setting of {algorithm.__name__}; did you mean {nearest[0]!r}?"
@@ -312,6 +318,11 @@ def check_action_space(space: spaces.Space) -> None:
     """
     if not isinstance(space, spaces.Box) or not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
         raise SpaceError(f"DQS needs a bounded Box action space, got {space}; rescale or wrap the environment's")
+    if not np.issubdtype(space.dtype, np.floating):
+        raise SpaceError(
+            f"DQS needs actions of a floating-point type, got {space}: the replay buffer would round actions, which are "
+            "scaled to [-1, 1], to whole numbers; round in an action wrapper whose action space has dtype float32"
+        )
     with np.errstate(over="ignore"):
         widths = space.high - space.low
     bad = np.argwhere(~np.isfinite(widths) | (widths <= 0))
@@ -344,7 +355,7 @@ def _check_policy(model: "DQS") -> None:
     for key, value in model.policy_kwargs.items():
         if key in settings_of(type(model)) | BUILT_IN_POLICY_KWARGS:
             raise InputError(f"policy_kwargs must not hold {key!r}; pass it as an argument of {algorithm}")
-        if key in COUNTERPARTS or (key not in known and not takes_others):
+        if key not in known and (key in COUNTERPARTS or not takes_others):
             hint = hint_for(key, set(known) - BUILT_IN_POLICY_KWARGS)
             raise InputError(f"policy_kwargs must not hold {key!r}, which {name} has not; leave it out: {hint}")
         if key in CLASSES_OF_POLICY and not callable(value):
@@ -494,6 +505,8 @@ def change(model: "DQS", name: str, value: Any) -> None:
             model._convert_train_freq()
         elif name == "exploration_correlation_time":
             model.exploration_noise = None
+        elif name == "cooling_updates":
+            model.cooled_share = cooled_share(model._n_updates, model.cooling_updates, steps_done=0, steps_in_run=0)
         elif name in COPIES:
             argument, copied = COPIES[name]
             if getattr(model.policy, argument) != (value < 1):
@@ -512,10 +525,19 @@ def change(model: "DQS", name: str, value: Any) -> None:
 def check_replay_buffer(model: "DQS") -> None:
     """
     :param model: about to learn
-    :raises ValueError: if its buffer, loaded or assigned, does not fit its environments
+    :raises ValueError: if its buffer, loaded or assigned, does not fit its environments or settings
     """
     buffer = model.replay_buffer
-    if buffer is not None and buffer.n_envs != model.n_envs:
+    if buffer is None:
+        return
+    if (n_steps := getattr(buffer, "n_steps", 1)) != model.n_steps:
+        raise InputError(
+            f"the replay buffer has returns of {n_steps} steps, and n_steps of the model is {model.n_steps}; continue with "
+            f"load(path, n_steps={n_steps}), or without the buffer"
+        )
+    if isinstance(buffer, NStepReplayBuffer):  # its returns are summed as they are sampled
+        buffer.gamma = model.gamma
+    if buffer.n_envs != model.n_envs:
         raise InputError(
             f"the replay buffer holds transitions of {buffer.n_envs} environments, and the model has {model.n_envs}; continue "
             f"with {buffer.n_envs} environments, or without the buffer"
@@ -574,8 +596,27 @@ def _check_finite(named: dict[str, Any], first_environment: int = 0, is_counted:
             counted = "; the statistics of VecNormalize have counted it, go on with saved ones" if is_counted else ""
             raise InputError(
                 f"{name} of environment {first_environment + index} is not finite: {values[index]}. It was not stored, so the "
-                f"model is as it was and can be saved{counted}; mend the environment (SB3's VecCheckNan finds the step)"
+                f"model is as it was and can be saved{counted}; mend the environment (SB3's VecCheckNan finds the step), or "
+                "replace such values in a wrapper of it"
             )
+
+
+def check_critic(policy: "DiffusionPolicy") -> None:
+    """
+    :param policy: set up, whose critic may be of a user's class
+    :raises ValueError: unless the critic returns one Q value per row and network
+    """
+    critic, n_rows = policy.critic, 2
+    zeros: Any = create_empty_array(policy.observation_space, n_rows, np.zeros)
+    observations, _ = policy.obs_to_tensor(zeros)
+    with evaluating(critic), th.no_grad():
+        q_values = critic(observations, th.zeros((n_rows, policy.actor.action_dim), device=policy.device))
+    shapes = [tuple(values.shape) for values in q_values] if isinstance(q_values, tuple | list) else tuple(q_values.shape)
+    if not shapes or not isinstance(shapes, list) or any(shape != (n_rows, 1) for shape in shapes):
+        raise InputError(
+            f"critic_class must return a tuple of Q values, each of shape (batch, 1), got {shapes} from "
+            f"{type(critic).__name__} for a batch of {n_rows}"
+        )
 
 
 def check_batch(batch: ReplayBufferSamples | DictReplayBufferSamples) -> None:

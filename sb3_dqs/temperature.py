@@ -77,6 +77,7 @@ class Temperature(nn.Module):
     q_spread: th.Tensor
     entropy: th.Tensor
     policy_entropy: th.Tensor
+    cooled_share: th.Tensor
 
     def __init__(self, measurement_rate: float = 0.01):
         super().__init__()
@@ -85,6 +86,7 @@ class Temperature(nn.Module):
         self.register_buffer("n_measurements", th.zeros(()))
         for name, start in (("q_spread", 1.0), ("entropy", 0.0), ("policy_entropy", 0.0)):
             self.register_buffer(name, th.tensor(start))
+        self.register_buffer("cooled_share", th.zeros(()))
 
     @property
     def value(self) -> th.Tensor:
@@ -100,6 +102,7 @@ class Temperature(nn.Module):
         """
         :param cooled_share: how far the cooling has come, in [0, 1]
         """
+        self.cooled_share.fill_(cooled_share)
 
     def observe(self, measures: Mapping[str, th.Tensor]) -> None:
         """
@@ -205,7 +208,6 @@ class AutomaticTemperature(Temperature):
 
     log_temperature: th.Tensor
     initial: th.Tensor
-    cooled_share: th.Tensor
     stepped_at_share: th.Tensor
 
     def __init__(
@@ -235,8 +237,7 @@ class AutomaticTemperature(Temperature):
         self.gain, self.max_step, self.cooling_range = gain, max_step, cooling_range
         self.register_buffer("log_temperature", th.tensor(math.log(initial)))
         self.register_buffer("initial", th.tensor(float(initial)))
-        # how far the cooling has come, and had come at the last step of the temperature
-        self.register_buffer("cooled_share", th.zeros(()))
+        # how far the cooling had come at the last step of the temperature
         self.register_buffer("stepped_at_share", th.zeros(()))
 
     @property
@@ -247,12 +248,6 @@ class AutomaticTemperature(Temperature):
     def target(self) -> th.Tensor:
         """Scalar, nats per action dimension: where the temperature is steered to."""
         return self.hot_target + self.cooled_share * (self.final_target - self.hot_target)
-
-    def start_update(self, cooled_share: float) -> None:
-        """
-        :param cooled_share: how far the cooling has come, in [0, 1]
-        """
-        self.cooled_share.fill_(cooled_share)
 
     def observe(self, measures: Mapping[str, th.Tensor]) -> None:
         """

@@ -52,5 +52,5 @@ class UpdateLog:
         raise InputError(
             f"{name} is not finite at update {n_update}, temperature {temperature:.3g}. Look for NaN or infinite rewards and "
             "observations (SB3's VecCheckNan finds them); else try a smaller learning_rate, or VecNormalize for observations "
-            "and rewards. The model can still be saved."
+            "and rewards. The networks may no longer be finite: go on from a model that was saved before."
         )

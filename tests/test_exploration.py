@@ -8,6 +8,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_dqs import DQS, DiffusionPolicy, PaperDQS
 from sb3_dqs.exploration import CorrelatedNoise
+from sb3_dqs.policies import DiffusionActor
 from tests.conftest import SMALL, SMALL_PAPER
 
 # no update in this time: the law of the policy does not change
@@ -213,11 +214,46 @@ class SafePolicyFromNoise(DiffusionPolicy):
         return super().forward(obs, deterministic, noise) * th.tensor([1.0, 0.1])
 
 
-@pytest.mark.parametrize(("policy", "correlation"), [(SafePolicy, 0.0), (SafePolicyFromNoise, LAG_ONE)])
+class SafeInPredict(DiffusionPolicy):
+    """The same, where SB3's own policies have it."""
+
+    def _predict(self, observation, deterministic=False):
+        return super()._predict(observation, deterministic) * th.tensor([1.0, 0.1])
+
+
+class SafeActor(DiffusionActor):
+    """An actor that takes no noise."""
+
+    def forward(self, obs, deterministic=False):
+        return super().forward(obs, deterministic) * th.tensor([1.0, 0.1])
+
+    def candidates(self, obs, n_candidates):
+        candidates = super().candidates(obs, n_candidates)
+        return candidates._replace(actions=candidates.actions * th.tensor([1.0, 0.1]))
+
+
+class WithSafeActor(DiffusionPolicy):
+    actor_class = SafeActor
+
+
+@pytest.mark.parametrize(
+    ("policy", "correlation"),
+    [(SafePolicy, 0.0), (SafePolicyFromNoise, LAG_ONE), (SafeInPredict, 0.0), (WithSafeActor, 0.0)],
+)
 def test_a_policy_of_ones_own_is_asked_and_explores_by_its_own_noise_unless_it_takes_ours(policy, correlation):
     actions = explored(policy=policy)
     assert np.abs(actions).max(axis=(0, 1)) == pytest.approx([1.0, 0.1], abs=0.05)
     assert lag_one(actions)[0] == pytest.approx(correlation, abs=0.1)
+
+
+def test_an_algorithm_that_overrides_predict_explores_by_it():
+    class Safe(DQS):
+        def predict(self, observation, *args, **kwargs):
+            action, state = super().predict(observation, *args, **kwargs)
+            return 0.1 * action, state
+
+    model = Safe("MlpPolicy", "Pendulum-v1", **UNTRAINED).learn(200)
+    assert 0.08 < np.abs(model.replay_buffer.actions[:200]).max() <= 0.1
 
 
 def test_a_policy_of_ones_own_explores_by_the_actor_itself_and_predicts_by_its_average(monkeypatch):

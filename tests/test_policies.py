@@ -333,6 +333,21 @@ def test_another_thread_may_ask_for_another_number_of_actions_while_the_policy_a
         assert len(np.unique(actions)) == 7
 
 
+class AsksItselfMeanwhile(AskedMeanwhile):
+    """Explores as by ``predict()``, since it takes no noise."""
+
+    def forward(self, obs, deterministic=False):
+        if len(obs) > 1:
+            self.asked = {*getattr(self, "asked", set()), "average" if self.deployed_actor is self.actor_average else "actor"}
+        return AskedMeanwhile.forward(self, obs, deterministic)
+
+
+def test_another_thread_gets_the_averaged_actor_while_the_actor_itself_explores():
+    model = DQS(AsksItselfMeanwhile, "Pendulum-v1", seed=0, **SMALL).learn(30)
+    assert len(model.policy.answers) == 10
+    assert model.policy.asked == {"average"}
+
+
 class AsksForABatch(BaseCallback):
     def _on_step(self):
         actions, _ = self.model.predict(OBSERVATIONS)
@@ -548,6 +563,54 @@ def test_parts_of_the_weights_can_be_loaded():
     model.policy.load_state_dict(state, strict=False)
     assert th.equal(model.critic.qf0[-1].weight, other.critic.qf0[-1].weight)
     assert not th.equal(next(model.actor.parameters()), next(other.actor.parameters()))
+
+
+def test_the_average_starts_anew_only_where_an_actor_is_loaded_without_it():
+    model = DQS("MlpPolicy", "Pendulum-v1", seed=0, **SMALL).learn(60)
+    n_averaged = model.policy.n_averaged_actors.item()
+    assert n_averaged > 0
+    state = model.policy.state_dict()
+    critics = {name: value for name, value in state.items() if name.startswith("critic")}
+    model.set_parameters({"policy": critics}, exact_match=False)
+    assert model.policy.n_averaged_actors.item() == n_averaged
+    actors = {name: value for name, value in state.items() if name.startswith("actor.")}
+    model.set_parameters({"policy": actors}, exact_match=False)
+    assert model.policy.n_averaged_actors.item() == 0
+    for ours, theirs in zip(model.policy.actor_average.parameters(), model.actor.parameters(), strict=True):
+        assert th.equal(ours, theirs)
+
+
+class Caches(FlattenExtractor):
+    """Keeps a tensor from its first call, as positional encodings do."""
+
+    def forward(self, observations):
+        features = super().forward(observations)
+        if not hasattr(self, "scale"):
+            self.scale = features.new_ones(features.shape[-1])
+        return features * self.scale
+
+
+def test_an_extractor_may_keep_a_tensor_of_predict_for_training(algorithm):
+    policy_kwargs = {**SMALL["policy_kwargs"], "features_extractor_class": Caches}
+    # so that predict() asks what is trained
+    settings = {"actor_tau": 1.0} if algorithm.chosen is DQS else {}
+    model = algorithm("MlpPolicy", "Pendulum-v1", policy_kwargs=policy_kwargs, **settings)
+    model.predict(OBSERVATIONS)
+    assert model.learn(40)._n_updates == 20
+
+
+class Uphill(DiffusionPolicy):
+    """A user's policy that follows a gradient of the critic."""
+
+    def forward(self, obs, deterministic=False):
+        with th.enable_grad():
+            actions = super().forward(obs, deterministic).requires_grad_()
+            (gradient,) = th.autograd.grad(self.critic(obs, actions)[0].sum(), actions)
+        return (actions + 0.01 * gradient).detach().clamp(-1, 1)
+
+
+def test_a_policy_of_ones_own_may_use_gradients():
+    assert DQS(Uphill, "Pendulum-v1", **SMALL).learn(40)._n_updates == 20
 
 
 def test_copies_stay_in_evaluation_mode_when_the_policy_is_put_in_training_mode():

@@ -19,6 +19,7 @@ from stable_baselines3.common.envs import BitFlippingEnv, IdentityEnv, IdentityE
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.logger import HumanOutputFormat
 from stable_baselines3.common.noise import NormalActionNoise
+from stable_baselines3.common.policies import ContinuousCritic
 from stable_baselines3.common.type_aliases import ReplayBufferSamples, TrainFreq, TrainFrequencyUnit
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
@@ -29,6 +30,7 @@ from sb3_dqs.policies import DiffusionPolicy
 from tests.conftest import SMALL, SMALL_PAPER, RandomEnv
 
 OBSERVATIONS = spaces.Box(-1.0, 1.0, (2,))
+SMALL_NET = {"net_arch": [8]}
 ALGORITHMS = {"ours": (DQS, SMALL), "paper": (PaperDQS, SMALL_PAPER)}
 
 
@@ -350,6 +352,35 @@ def test_settings_of_a_derived_algorithm_can_change_too():
         model.policy_delay = 0
 
 
+class WithCheckedBonus(WithBonus):
+    """A setting that is a property."""
+
+    @property
+    def bonus(self):
+        return self._bonus
+
+    @bonus.setter
+    def bonus(self, value):
+        self._bonus = min(value, 5.0)
+
+
+def test_a_setting_of_a_derived_algorithm_may_be_a_property():
+    model = WithCheckedBonus("MlpPolicy", make_env(), bonus=3.0, **SMALL)
+    assert model.bonus == 3.0
+    model.bonus = 9.0
+    assert model.bonus == 5.0
+
+
+def test_names_given_to_load_of_a_derived_algorithm_are_known_to_it_or_refused(tmp_path):
+    WithBonus("MlpPolicy", make_env(), **SMALL).save(tmp_path / "model")
+    model = WithBonus.load(tmp_path / "model", batch_size=3, bonus=2.0)
+    assert (model.batch_size, model.bonus) == (3, 2.0)
+    with pytest.raises(ValueError, match=r"WithBonus has no argument 'batch_sise'; did you mean 'batch_size'\?"):
+        WithBonus.load(tmp_path / "model", batch_sise=3)
+    with pytest.raises(ValueError, match="WithBonus has no argument 'ent_coef'; its counterpart: temperature"):
+        WithBonus.load(tmp_path / "model", ent_coef=0.1)
+
+
 # Bad values
 
 
@@ -487,7 +518,7 @@ def test_a_custom_object_that_is_nearly_a_setting_is_refused(files):
     with pytest.raises(ValueError, match=r"custom_objects holds 'temprature'.*did you mean 'temperature'"):
         DQS.load(files / "ours", custom_objects={"temprature": 1.0})
     # what is no setting at all may be any attribute of a model
-    assert DQS.load(files / "ours", custom_objects={"temperature": 0.5, "_stats": 3}).thermostat.value == 0.5
+    assert DQS.load(files / "ours", custom_objects={"temperature": 0.5, "_stats_window_size": 3}).thermostat.value == 0.5
 
 
 def test_a_file_of_another_algorithm_says_so(tmp_path, files):
@@ -550,6 +581,43 @@ class PolicyWithOthers(DiffusionPolicy):
 
 def test_a_policy_of_ones_own_may_take_what_ours_has_not():
     assert DQS(PolicyWithOthers, make_env(), policy_kwargs={"own": 3, "net_arch": [8]}).policy.own == 3
+
+
+class PolicyWithQuantiles(DiffusionPolicy):
+    def __init__(self, *args, n_quantiles=25, **others):
+        super().__init__(*args, **others)
+        self.n_quantiles = n_quantiles
+
+
+def test_an_argument_of_a_policy_of_ones_own_may_have_a_name_of_another_algorithm():
+    assert DQS(PolicyWithQuantiles, make_env(), policy_kwargs={"n_quantiles": 3, **SMALL_NET}).policy.n_quantiles == 3
+    with pytest.raises(InputError, match=r"must not hold 'n_quantiles', which DiffusionPolicy has not.*n_critics"):
+        DQS("MlpPolicy", make_env(), policy_kwargs={"n_quantiles": 3})
+
+
+class OneTensor(ContinuousCritic):
+    def forward(self, obs, actions):
+        return super().forward(obs, actions)[0]
+
+
+class WithoutColumn(ContinuousCritic):
+    def forward(self, obs, actions):
+        return tuple(values[:, 0] for values in super().forward(obs, actions))
+
+
+class Quantiles(ContinuousCritic):
+    def forward(self, obs, actions):
+        return tuple(values.expand(-1, 5) for values in super().forward(obs, actions))
+
+
+@pytest.mark.parametrize(
+    ("critic_class", "shapes"),
+    [(OneTensor, r"\(2, 1\)"), (WithoutColumn, r"\[\(2,\), \(2,\)\]"), (Quantiles, r"\[\(2, 5\), \(2, 5\)\]")],
+)
+def test_a_critic_that_returns_something_else_than_one_value_per_row_is_refused_at_construction(critic_class, shapes):
+    message = rf"critic_class must return a tuple of Q values.*\(batch, 1\), got {shapes} from {critic_class.__name__}"
+    with pytest.raises(InputError, match=message):
+        DQS("MlpPolicy", make_env(), policy_kwargs={"critic_class": critic_class, **SMALL_NET})
 
 
 # Whole numbers and text
@@ -751,6 +819,26 @@ def test_demonstrations_must_be_scaled(scale, algorithm):
 # Spaces
 
 
+@pytest.mark.parametrize(("of_buffer", "of_model"), [(1, 3), (3, 1), (3, 5)])
+def test_replay_buffer_of_other_returns_is_refused_before_the_first_step(tmp_path, of_buffer, of_model):
+    DQS("MlpPolicy", make_env(), n_steps=of_buffer, **SMALL).learn(25).save_replay_buffer(tmp_path / "buffer")
+    model = DQS("MlpPolicy", make_env(), n_steps=of_model, **SMALL)
+    model.load_replay_buffer(tmp_path / "buffer")
+    message = rf"returns of {of_buffer} steps, and n_steps of the model is {of_model}; .*load\(path, n_steps={of_buffer}\)"
+    with pytest.raises(InputError, match=message):
+        model.learn(30)
+
+
+def test_a_loaded_replay_buffer_discounts_as_the_model_does(tmp_path):
+    saved = DQS("MlpPolicy", make_env(), n_steps=3, gamma=0.99, **SMALL).learn(25)
+    saved.save(tmp_path / "model")
+    saved.save_replay_buffer(tmp_path / "buffer")
+    model = DQS.load(tmp_path / "model", env=make_env(), gamma=0.5)
+    model.load_replay_buffer(tmp_path / "buffer")
+    model.learn(5, reset_num_timesteps=False)
+    assert model.replay_buffer.gamma == 0.5
+
+
 class WithActions(RandomEnv):
     def __init__(self, action_space):
         super().__init__(OBSERVATIONS)
@@ -764,6 +852,8 @@ class WithActions(RandomEnv):
         (spaces.Box(-np.inf, np.inf, (2,)), "bounded Box action space"),
         (spaces.Box(np.array([-1.0, -np.inf]), np.array([1.0, 1.0]), dtype=np.float64), "bounded Box action space"),
         (spaces.Discrete(3), "bounded Box action space"),
+        (spaces.Box(0, 255, (2,), np.uint8), "floating-point type, got .*uint8.*whole numbers.*float32"),
+        (spaces.Box(-5, 5, (2,), np.int64), "floating-point type, got .*int64"),
         (spaces.Dict({"a": spaces.Box(-1.0, 1.0, (1,))}), "bounded Box action space"),
         (
             spaces.Box(np.float32([-1, 0.5]), np.float32([1, 0.5])),
@@ -878,12 +968,18 @@ def test_what_vec_normalize_would_clip_is_named_and_not_stored(where, at_step, i
     assert all(np.isfinite(values).all() for values in (buffer.observations, buffer.next_observations, buffer.rewards))
 
 
-def test_a_huge_reward_raises_an_error_that_names_the_update_and_the_model_can_be_saved(tmp_path, algorithm):
+def test_a_huge_reward_raises_an_error_that_names_the_update_and_sends_back_to_a_saved_model(algorithm):
     model = algorithm("MlpPolicy", Broken("reward", 15, 1e30), seed=0)
-    with pytest.raises(InputError, match=r"critic_loss is not finite at update \d+.*rewards.*learning_rate.*saved"):
+    with pytest.raises(InputError, match=r"critic_loss is not finite at update \d+.*rewards.*learning_rate.*saved before"):
         model.learn(500)
-    model.save(tmp_path / "model")
-    algorithm.load(tmp_path / "model")
+
+
+def test_an_infinite_reward_in_the_buffer_leaves_networks_that_are_not_worth_saving_as_the_error_says(algorithm):
+    model = algorithm("MlpPolicy", make_env(), seed=0).learn(30)
+    model.replay_buffer.rewards[:] = np.inf
+    with pytest.raises(InputError, match=r"The networks may no longer be finite: go on from a model that was saved before\."):
+        model.train(1, 16)
+    assert not all(th.isfinite(parameter).all() for parameter in model.critic.parameters())
 
 
 # A short run learns

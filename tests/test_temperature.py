@@ -370,6 +370,61 @@ def test_cooling_never_goes_back():
     assert model.cooled_share == 1.0
 
 
+class StopAfter(BaseCallback):
+    """Ends a run early; the last step has no update."""
+
+    def __init__(self, n_steps):
+        super().__init__()
+        self.n_steps = n_steps
+
+    def _on_step(self):
+        return self.n_calls < self.n_steps
+
+
+def test_cooling_goes_on_where_parameters_were_saved(tmp_path):
+    saved = DQS("MlpPolicy", "Pendulum-v1", cooling_updates=1_000, **SMALL).learn(300)
+    saved.save(tmp_path / "model")
+    assert saved.cooled_share == 1.0, "the run was too short for 1000 updates"
+    model = DQS("MlpPolicy", "Pendulum-v1", cooling_updates=1_000, **SMALL)
+    model.set_parameters(tmp_path / "model")
+    model.learn(100_000, callback=StopAfter(25))
+    assert model.cooled_share == 1.0
+    assert model.thermostat.target.item() == -1.0
+
+
+@pytest.mark.parametrize("temperature", ["auto", 1.0])
+def test_cooling_of_a_loaded_model_is_known_to_the_last_bit(tmp_path, temperature):
+    saved = DQS("MlpPolicy", "Pendulum-v1", temperature=temperature, cooling_updates=300, **SMALL).learn(2_000, StopAfter(100))
+    saved.save(tmp_path / "model")
+    assert 0 < saved.cooled_share < 1
+    assert DQS.load(tmp_path / "model").cooled_share == saved.cooled_share
+
+
+def test_a_run_in_pieces_cools_as_by_its_updates():
+    model = DQS("MlpPolicy", "Pendulum-v1", cooling_updates=1_000, **SMALL)
+    for n_steps in (60, 120):
+        model.learn(60, reset_num_timesteps=False)
+        # one update per step after 20 of warm-up
+        assert model.cooled_share == pytest.approx((n_steps - 20) / 1_000)
+
+
+def test_a_run_that_is_continued_before_its_end_cools_as_in_one_piece():
+    whole = DQS("MlpPolicy", "Pendulum-v1", cooling_updates=1_000, **SMALL).learn(220, StopAfter(81))
+    pieces = DQS("MlpPolicy", "Pendulum-v1", cooling_updates=1_000, **SMALL).learn(220, StopAfter(50))
+    pieces.learn(30, reset_num_timesteps=False)
+    # the last update is that of step 80, and half of the 200 steps after 20 of warm-up cool
+    assert whole.cooled_share == pieces.cooled_share == pytest.approx(60 / 100)
+
+
+def test_cooling_updates_changed_on_a_live_model_say_how_far_the_cooling_is():
+    model = DQS("MlpPolicy", "Pendulum-v1", cooling_updates=10, **SMALL).learn(60)
+    assert model.cooled_share == 1.0
+    model.cooling_updates = 400
+    assert model.cooled_share == pytest.approx(40 / 400)
+    model.cooling_updates = 20
+    assert model.cooled_share == 1.0
+
+
 def test_initial_temperature_is_relative_to_the_spread_of_q():
     kwargs = {"temperature": {"initial": 5.0, "max_step": 1e-6, "cooling_range": 1e-6}}
     model = DQS("MlpPolicy", "Pendulum-v1", component_kwargs=kwargs, **SMALL).learn(60)
@@ -409,6 +464,8 @@ def test_temperature_set_on_a_live_model_is_used_at_once(algorithm):
     model = algorithm("MlpPolicy", "Pendulum-v1").learn(30)
     model.temperature = 0.5
     assert model.thermostat.value.item() == 0.5
+    assert model.policy.temperature.item() == 0.5
+    assert getattr(model.actor.diffusion, "temperature", th.tensor(0.5)).item() == 0.5, "the published network is fed it"
     model.temperature = LogLinearSchedule(4.0, 0.25)
     assert model.thermostat.value.item() == pytest.approx(0.25), "training is over: the end of the schedule"
     with pytest.raises(ValueError, match=r"temperature must be .*got -1\.0"):

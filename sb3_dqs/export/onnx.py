@@ -6,7 +6,6 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,7 +25,7 @@ from sb3_dqs.export.deployed import (
     parts_of,
     vec_normalize_of,
 )
-from sb3_dqs.extras import install_command
+from sb3_dqs.extras import what_is_missing
 
 # Name of the output; the inputs have the names of the parts of the observation
 ACTIONS = "actions"
@@ -185,6 +184,5 @@ def _laid_out_as(shape: list[int], rows: np.ndarray) -> np.ndarray:
 
 
 def _require(*modules: str) -> None:
-    missing = [module for module in modules if find_spec(module) is None]
-    if missing:
-        raise ImportError(f"{' and '.join(missing)} must be installed for this: {install_command(*missing)}", name=missing[0])
+    if is_missing := what_is_missing(*modules):
+        raise ImportError(is_missing)

@@ -9,9 +9,10 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch as th
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import CSVOutputFormat, HumanOutputFormat, JSONOutputFormat, Logger
 from stable_baselines3.common.logger import Figure as LoggedFigure
-from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.utils import set_random_seed
 
 from sb3_dqs.checks import InputError, as_integer
@@ -26,8 +27,9 @@ from sb3_dqs.inspection.plotting import (
     plot_training_course,
 )
 
-# Formats of the logger that cannot hold a picture
+# Formats of the logger that cannot hold a picture, by name and by class
 NOT_IN = ("stdout", "log", "json", "csv")
+WITHOUT_PICTURES = (HumanOutputFormat, JSONOutputFormat, CSVOutputFormat)
 
 
 class FigureCallback(BaseCallback):
@@ -76,6 +78,9 @@ class FigureCallback(BaseCallback):
         if not isinstance(self.model, DQS):
             raise InputError(f"FigureCallback draws DQS, got {type(self.model).__name__}; MultimodalityCallback takes any")
         checked_dimensions(self.dimensions, self.model.action_dim)
+        _check_spaces(self.envs, self.model)
+        if all(isinstance(output, WITHOUT_PICTURES) for output in self.logger.output_formats):
+            raise InputError("FigureCallback needs TensorBoard to keep its pictures: pass tensorboard_log='runs' to DQS")
         if self.observation is None:
             self.observation = first_observation(self.model._last_obs)
         self.last_course_step = self.last_figure_step = self.num_timesteps
@@ -165,6 +170,7 @@ class MultimodalityCallback(BaseCallback):
         self.last_observed_step, self.last_measured_step = 0, 0
 
     def _on_training_start(self) -> None:
+        _check_spaces(self.envs, self.model)
         self.last_observed_step = self.last_measured_step = self.num_timesteps
 
     def _on_training_end(self) -> None:
@@ -235,6 +241,15 @@ def first_observation(observations: Any) -> Any:
     if isinstance(observations, dict):
         return {key: values[0].copy() for key, values in observations.items()}
     return observations[0].copy()
+
+
+def _check_spaces(envs: list[gym.Env], model: BaseAlgorithm) -> None:
+    """:raises ValueError: if a model that is about to learn cannot act in environments of roll-outs"""
+    if envs and (envs[0].observation_space, envs[0].action_space) != (model.observation_space, model.action_space):
+        raise InputError(
+            f"roll_out_env has observations {envs[0].observation_space} and actions {envs[0].action_space}, the model "
+            f"{model.observation_space} and {model.action_space}; leave it out, or name the environment that is learned"
+        )
 
 
 def _with_arena(env_id: str | None, n_envs: int) -> list[gym.Env]:

@@ -2,7 +2,6 @@
 
 import inspect
 from collections.abc import Iterable
-from difflib import get_close_matches
 from pathlib import Path
 
 import yaml
@@ -10,7 +9,7 @@ import yaml
 import sb3_dqs
 from sb3_dqs import DQS, PaperDQS
 from sb3_dqs.checks import InputError
-from sb3_dqs.settings import COUNTERPARTS
+from sb3_dqs.settings import hint_for
 
 # Names for --algo
 ALGORITHMS: dict[str, type[DQS]] = {"dqs": DQS, "dqs_paper": PaperDQS}
@@ -81,7 +80,4 @@ def check_setting_names(names: Iterable[str], algo: str, source: str) -> None:
     known = {*inspect.signature(ALGORITHMS[algo].__init__).parameters, *ZOO_SETTINGS} - {*FILLED_IN}
     for name in names:
         if name not in known:
-            nearest = get_close_matches(str(name), known, n=1)
-            hint = f"did you mean {nearest[0]!r}?" if nearest else f"the known ones are {sorted(known)}"
-            hint = f"its counterpart: {COUNTERPARTS[name]}" if name in COUNTERPARTS else hint
-            raise InputError(f"unknown setting {name!r} for {algo} in -params or {source}; {hint}")
+            raise InputError(f"unknown setting {name!r} for {algo} in -params or {source}; {hint_for(str(name), known)}")

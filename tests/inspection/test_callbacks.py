@@ -182,3 +182,17 @@ def test_settings_that_cannot_be_used_are_named_before_training():
         SAC("MlpPolicy", "Pendulum-v1", **small()).learn(1, callback=FigureCallback(100))
     with pytest.raises(ValueError, match="dimensions must be"):
         DQS("MlpPolicy", "Pendulum-v1", **small()).learn(1, callback=FigureCallback(100, dimensions=(0, 1)))
+
+
+def test_pictures_that_nothing_would_keep_are_refused_before_training():
+    model = DQS("MlpPolicy", "tests/Careless-v0", **small())
+    with pytest.raises(ValueError, match=r"FigureCallback needs TensorBoard.*pass tensorboard_log='runs' to DQS"):
+        model.learn(60, callback=FigureCallback(30))
+
+
+@pytest.mark.parametrize("callback", [FigureCallback, MultimodalityCallback])
+def test_environments_of_roll_outs_that_the_model_cannot_act_in_are_refused_before_training(tmp_path, callback):
+    model = DQS("MlpPolicy", "Pendulum-v1", tensorboard_log=str(tmp_path), **small())
+    with pytest.raises(ValueError, match=r"roll_out_env has observations Box.*\(2,\).*the model Box.*\(3,\)"):
+        model.learn(60, callback=callback(30, roll_out_env="sb3_dqs/MultiGoal-v0"))
+    assert model.num_timesteps == 0
