@@ -11,7 +11,6 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.preprocessing import get_action_dim
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, PyTorchObs, Schedule
 from stable_baselines3.common.utils import update_learning_rate
-from torch.utils._pytree import tree_map
 
 from sb3_dqs import settings
 from sb3_dqs.checks import SpaceError
@@ -24,9 +23,9 @@ from sb3_dqs.critics import (
     td_targets,
     transition_values,
 )
-from sb3_dqs.diffusion.estimators import Regression
 from sb3_dqs.exploration import ExploringAlgorithm
 from sb3_dqs.policies import CnnPolicy, DiffusionActor, DiffusionPolicy, MlpPolicy, MultiInputPolicy
+from sb3_dqs.regression_points import regression_points
 from sb3_dqs.temperature import AutomaticTemperature, ScheduledTemperature, Temperature, cooled_share
 from sb3_dqs.update_log import UpdateLog
 
@@ -68,38 +67,32 @@ class DQS(settings.LiveSettings, ExploringAlgorithm):
     :param replay_buffer_kwargs: Keyword arguments to pass to the replay buffer on creation.
     :param optimize_memory_usage: Enable a memory efficient variant of the replay buffer at a cost of more complexity.
     :param n_steps: When n_step > 1, uses n-step return (with the NStepReplayBuffer) when updating the Q-value network.
-    :param temperature: temperature of the policy, in units of Q: a float > 0, an SB3 schedule (for instance
-        :class:`~sb3_dqs.temperature.LogLinearSchedule`), or ``"auto"``: learned, so that the policy's entropy follows
-        ``target_entropy``
+    :param temperature: of the policy, in units of Q: a float > 0, an SB3 schedule (for instance
+        :class:`~sb3_dqs.temperature.LogLinearSchedule`), or ``"auto"``: learned, so that the entropy follows its target
     :param target_entropy: entropy that ``temperature="auto"`` holds the policy at, in nats for the whole action vector on
         the [-1, 1] box, of one mode of it, see :class:`~sb3_dqs.diffusion.refiner.Refiner`; ``"auto"`` is -1 per action
         dimension
-    :param policy_tau: the soft update coefficient, in (0, 1], of the averaged critic that the policy follows: Q in its law
-        exp(Q / temperature). A law at a low temperature jumps with each update of the critic, and an actor that trails it
-        learns the average of the laws, which is wide; that of the average is followed. 1 is the critic itself.
+    :param policy_tau: the soft update coefficient, in (0, 1], of the averaged critic that the policy follows: at a low
+        temperature exp(Q / temperature) of the critic itself jumps with each of its updates. 1 is no average.
     :param actor_tau: the soft update coefficient, in (0, 1], of the averaged actor that ``predict()`` asks, per update of the
-        actor; larger early on, see :func:`~sb3_dqs.averaging.polynomial_decay_share`. What explores is the actor itself: it
-        changes with every error of the critic, and now and then falls. 1 is no average. Weights that are set by hand are for
-        ``policy.actor`` and ``policy.actor_average``.
-    :param cooling_updates: with ``temperature="auto"``, the entropy target falls linearly from that of a nearly uniform
-        policy to ``target_entropy`` over this many updates of the critic, or over the first half of the run, see
-        :meth:`learn`, if that is shorter, so that no good action is given up before it was tried (0 to start with the final
-        target). Correlated exploration fades meanwhile, also where the temperature is not automatic. With n environments and
-        ``gradient_steps=-1`` each takes one step per n updates: where goals are hard to find, multiply by n. Changed on a live
-        model, the cooling is where so many updates would have brought it.
+        actor; larger early on, see :func:`~sb3_dqs.averaging.polynomial_decay_share`. The actor itself explores. 1 is no
+        average. Weights that are set by hand are for ``policy.actor`` and ``policy.actor_average``.
+    :param cooling_updates: the entropy target falls linearly from that of a nearly uniform policy to ``target_entropy`` over
+        this many updates of the critic, or over the first half of the run, see :meth:`learn`, if that is shorter; 0 to start
+        with the final target. Correlated exploration fades meanwhile. With n environments and ``gradient_steps=-1`` each takes
+        one step per n updates: where goals are hard to find, multiply by n.
     :param n_score_samples: actions per regression point of the actor at which the critic is asked, even
     :param n_diffusion_steps: passes of the diffusion's network per single draw, the refiner takes one more; candidates of
         ``predict()`` take about half as many, 3 by default
     :param actor_batch_size: regression points per actor update; at most the ``batch_size`` rows of the critic's batch
     :param policy_delay: update actor and temperature every this many critic updates
     :param actor_learning_rate_factor: learning rate of the actor over that of the critic, > 0
-    :param n_action_candidates: of ``predict()``: a sampled action is one of this many samples of the actor, chosen by weights
-        that bring it to exp(Q / temperature), the deterministic one the best by Q of as many
+    :param n_action_candidates: of ``predict()``: a sampled action is one of so many of the actor, by weights that bring it to
+        exp(Q / temperature), the deterministic one the best by Q of as many
     :param n_corrector_proposals: proposals around each action that is taken in training or sampled by ``predict()``, one of
         which may take its place, by a step that leaves exp(Q / temperature) as it is; 0 for none
     :param exploration_correlation_time: steps over which the actions that ``learn()`` takes stay correlated within an episode,
-        see :class:`~sb3_dqs.exploration.CorrelatedNoise`, until the cooling is over; 0 for independent actions, such as
-        ``predict()`` always takes
+        see :class:`~sb3_dqs.exploration.CorrelatedNoise`, until the cooling is over; 0 for independent actions
     :param component_kwargs: rarely changed arguments of the parts: ``{"diffusion": {...}, "refiner": {...},
         "corrector": {...}, "temperature": {...}}`` of :class:`~sb3_dqs.diffusion.box.BoxDiffusion`,
         :class:`~sb3_dqs.diffusion.refiner.Refiner`, :class:`~sb3_dqs.diffusion.corrector.Corrector`, and
@@ -311,7 +304,13 @@ class DQS(settings.LiveSettings, ExploringAlgorithm):
         }
 
     def _update_actor(self, batch: Batch, next_observations: PyTorchObs, next_actions: th.Tensor) -> Figures:
-        regressions = self._regressions(batch, next_observations, next_actions)
+        share = self.actor.diffusion.on_policy_share
+        points = regression_points(batch, next_observations, next_actions, self.actor_batch_size, share)
+        # in training mode, though the critic, which may share the extractor, is only asked
+        features = self.actor.extract_features(points.observations, self.actor.features_extractor)
+        with evaluating(self.policy.law_critic):
+            q_fn = smallest_q_fn(self.policy.law_critic, points.observations)
+            regressions = self.actor.regress(features, points.actions, points.n_on_policy, q_fn, self.thermostat.value)
         self.actor.optimizer.zero_grad()
         th.stack([regression.loss for regression in regressions]).sum().backward()
         self.actor.optimizer.step()
@@ -323,30 +322,6 @@ class DQS(settings.LiveSettings, ExploringAlgorithm):
             "actor_loss": regressions[0].loss.detach(),
             "effective_sample_size": measures["effective_sample_size"],
         }
-
-    def _regressions(self, batch: Batch, next_observations: PyTorchObs, next_actions: th.Tensor) -> list[Regression]:
-        # The first regression points are pairs (s', a') just drawn from the policy for the TD target, which are free and
-        # which the entropy of the law is read from; the others are replay pairs. All are random rows of the batch, since
-        # hindsight replay puts the real goals first.
-        diffusion, batch_size = self.actor.diffusion, len(next_actions)
-        n_points = min(self.actor_batch_size, batch_size)
-        n_on_policy = math.ceil(diffusion.on_policy_share * n_points)
-        rows = th.rand(batch_size, device=next_actions.device).argsort()
-        drawn, replayed = rows[:n_on_policy], rows[n_on_policy:n_points]
-        observations = tree_map(
-            lambda next_values, values: th.cat([next_values[drawn], values[replayed]]), next_observations, batch.observations
-        )
-        actions = th.cat([next_actions[drawn], batch.actions[replayed]])
-
-        # in training mode, though the critic, which may share the extractor, is only asked
-        features = self.actor.extract_features(observations, self.actor.features_extractor)
-        with evaluating(self.policy.law_critic):
-            q_fn = smallest_q_fn(self.policy.law_critic, observations)
-            noise = diffusion.draw_noise(actions)
-            of_diffusion = diffusion.regress(features, actions, n_on_policy, q_fn, self.thermostat.value, noise)
-            noise = th.randn_like(actions.repeat(1, 2))
-            normalised = diffusion.normalization(features)
-            return [of_diffusion, self.actor.refiner.regress(normalised, actions, q_fn, self.thermostat.value, noise)]
 
     def learn(
         self: SelfDQS,

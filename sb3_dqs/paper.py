@@ -6,11 +6,9 @@ import torch as th
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BaseModel, BasePolicy, ContinuousCritic
-from stable_baselines3.common.type_aliases import GymEnv, PyTorchObs, Schedule
-from torch.utils._pytree import tree_map
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
-from sb3_dqs.critics import Batch, evaluating, smallest_q_fn
-from sb3_dqs.diffusion.estimators import Regression
+from sb3_dqs.diffusion.estimators import QFunction, Regression
 from sb3_dqs.diffusion.paper import PaperDiffusion
 from sb3_dqs.diffusion.samplers import PassCallback
 from sb3_dqs.dqs import DQS
@@ -27,6 +25,11 @@ class PaperActor(DiffusionActor):
         shape = (self.diffusion.n_diffusion_steps, *start_noise.shape)
         step_noise = th.randn(shape, dtype=start_noise.dtype, device=start_noise.device)
         return self.diffusion.sample_actions(features, start_noise, step_noise, callback)
+
+    def regress(
+        self, features: th.Tensor, actions: th.Tensor, n_on_policy: int, q_fn: QFunction, temperature: th.Tensor
+    ) -> list[Regression]:
+        return [self.diffusion.regress(features, actions, q_fn, temperature, self.diffusion.draw_noise(actions))]
 
 
 class PaperPolicy(DiffusionPolicy):
@@ -153,12 +156,3 @@ class PaperDQS(DQS):
             device=device,
             _init_setup_model=_init_setup_model,
         )
-
-    def _regressions(self, batch: Batch, next_observations: PyTorchObs, next_actions: th.Tensor) -> list[Regression]:
-        diffusion, n_points = self.actor.diffusion, min(self.actor_batch_size, len(batch.actions))
-        rows = th.rand(len(batch.actions), device=batch.actions.device).argsort()[:n_points]
-        observations, actions = tree_map(lambda values: values[rows], (batch.observations, batch.actions))
-        features = self.actor.extract_features(observations, self.actor.features_extractor)
-        with evaluating(self.policy.law_critic):
-            q_fn = smallest_q_fn(self.policy.law_critic, observations)
-            return [diffusion.regress(features, actions, q_fn, self.thermostat.value, diffusion.draw_noise(actions))]

@@ -29,6 +29,7 @@ from sb3_dqs.critics import BatchRenormCritic, evaluating, smallest_q, smallest_
 from sb3_dqs.diffusion.box import BoxDiffusion
 from sb3_dqs.diffusion.choice import Candidates, choose_by_law
 from sb3_dqs.diffusion.corrector import Corrector
+from sb3_dqs.diffusion.estimators import QFunction, Regression
 from sb3_dqs.diffusion.refiner import Refiner
 from sb3_dqs.diffusion.samplers import PassCallback
 
@@ -193,6 +194,25 @@ class DiffusionActor(BoundedPolicy):
         repeated = features.expand(n_candidates, *features.shape).flatten(end_dim=1)
         samples = self.diffusion.sample_candidates(repeated, start_noise.flatten(end_dim=1)).view_as(start_noise)
         return self.refiner.candidates(self.diffusion.normalization(features), samples, drawn)
+
+    def regress(
+        self, features: th.Tensor, actions: th.Tensor, n_on_policy: int, q_fn: QFunction, temperature: th.Tensor
+    ) -> list[Regression]:
+        """
+        What the actor learns in one update.
+
+        :param features: (batch, features_dim), of the observations of the regression points, may require gradients
+        :param actions: (batch, action_dim), in [-1, 1]
+        :param n_on_policy: so many first actions are fresh ones of the policy
+        :param q_fn: maps actions (n, batch, action_dim) to Q values (n, batch)
+        :param temperature: scalar > 0, in units of Q
+        :return: of the diffusion, and of the refiner
+        """
+        diffusion = self.diffusion
+        noise = diffusion.draw_noise(actions)
+        of_diffusion = diffusion.regress(features, actions, n_on_policy, q_fn, temperature, noise)
+        noise = th.randn_like(actions.repeat(1, 2))
+        return [of_diffusion, self.refiner.regress(diffusion.normalization(features), actions, q_fn, temperature, noise)]
 
     def _refined(self, features: th.Tensor, actions: th.Tensor, noise: th.Tensor | None = None) -> th.Tensor:
         if self.refiner is None:

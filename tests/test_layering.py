@@ -24,7 +24,7 @@ FLOORS = (
     {"averaging", "checks", "extras", "usage", "version"},
     {"diffusion", "temperature", "update_log", "envs"},
     {"critics"},
-    {"settings", "policies"},
+    {"settings", "policies", "regression_points"},
     {"exploration"},
     {"dqs"},
     {"paper"},

@@ -44,6 +44,9 @@ class PaperDiffusion(nn.Module):
     :param loss_weight_offset: the loss at time t is weighted by sigma(t)^2 plus this
     """
 
+    # of the regression points: as published, all are replay actions
+    on_policy_share = 0.0
+
     temperature: th.Tensor
 
     def __init__(
