@@ -210,7 +210,7 @@ class DQS(settings.LiveSettings, ExploringAlgorithm):
         self.n_corrector_proposals = n_corrector_proposals
         self.exploration_correlation_time = exploration_correlation_time
         self.component_kwargs = component_kwargs
-        # how far the cooling has come: it goes back only where ``cooling_updates`` is changed on a live model
+        # how far the cooling has come: it goes back only where ``cooling_updates`` is changed, or parameters are loaded
         self.cooled_share = 0.0
         # what learn() was asked for when the run began, of which later calls may be pieces
         self.steps_in_run = 0
@@ -225,7 +225,7 @@ class DQS(settings.LiveSettings, ExploringAlgorithm):
         policy_kwargs = {**self.policy_kwargs, **settings.policy_settings(self)}
         with self.holding(policy_kwargs=policy_kwargs, **settings.replay_buffer_settings(self)):
             super()._setup_model()
-        settings.check_critic(self.policy)
+        settings.check_critic(self)
         self.actor = self.policy.actor
         self.critic = self.policy.critic
         self.critic_target = self.policy.critic_target
@@ -334,12 +334,12 @@ class DQS(settings.LiveSettings, ExploringAlgorithm):
     ) -> SelfDQS:
         """
         As in SB3. With ``reset_num_timesteps=True`` a run begins, of ``total_timesteps``, and the cooling is shortened if it
-        would not fit; with ``False`` a run goes on, and how long this piece of it is makes no difference.
+        would not fit; with ``False`` a run goes on, and the cooling does not depend on how long this piece of it is.
         """
-        if reset_num_timesteps:
-            self.steps_in_run = total_timesteps
         settings.check_replay_buffer(self)
         settings.fit_action_noise(self)
+        if reset_num_timesteps:
+            self.steps_in_run = total_timesteps
         return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
 
     def set_parameters(self, *args: Any, **kwargs: Any) -> None:

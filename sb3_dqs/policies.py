@@ -37,9 +37,9 @@ SelfDiffusionPolicy = TypeVar("SelfDiffusionPolicy", bound="DiffusionPolicy")
 
 START_NOISE_SEED = 0
 
-# Whether actions are asked for training, of policies that cannot be told what noise to take. Of each thread its own: another
-# one may ask for actions of predict() meanwhile
-IS_EXPLORING = ContextVar("IS_EXPLORING", default=False)
+# Of which policy actions of training are asked, if it cannot be told what noise to take. Each thread has its own: another one
+# may ask for actions of predict() meanwhile
+EXPLORING: ContextVar["DiffusionPolicy | None"] = ContextVar("EXPLORING", default=None)
 
 # Networks that follow another one, and which
 FOLLOWED = {"critic_target": "critic", "critic_average": "critic", "actor_average": "actor"}
@@ -249,7 +249,7 @@ class DiffusionPolicy(BoundedPolicy):
     """
     Policy class (with both actor and critic) for DQS.
 
-    A policy of one's own overrides :meth:`forward`; correlated exploration reaches it if it takes ``noise``.
+    A policy of one's own overrides :meth:`forward`; whether correlated exploration reaches it, :attr:`takes_noise` tells.
 
     :param observation_space: Observation space
     :param action_space: Action space
@@ -454,16 +454,18 @@ class DiffusionPolicy(BoundedPolicy):
     @property
     def deployed_actor(self) -> DiffusionActor:
         """The actor that ``predict()`` asks: the average, or the actor itself without one and where it explores."""
-        return self.actor if self.actor_average is None or IS_EXPLORING.get() else self.actor_average
+        # compilers do not know context variables, and nothing explores in what they make
+        is_exploring = not th.compiler.is_compiling() and EXPLORING.get() is self
+        return self.actor if self.actor_average is None or is_exploring else self.actor_average
 
     @contextmanager
     def exploring(self) -> Iterator[None]:
         """Inside, ``predict()`` asks the actor itself: for policies of one's own, which cannot be told what noise to take."""
-        before = IS_EXPLORING.set(True)
+        before = EXPLORING.set(self)
         try:
             yield
         finally:
-            IS_EXPLORING.reset(before)
+            EXPLORING.reset(before)
 
     @property
     def law_critic(self) -> Any:

@@ -14,6 +14,7 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 from gymnasium.vector.utils import create_empty_array
+from sb3_contrib.common.torch_layers import BatchRenorm
 from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.common.noise import ActionNoise, VectorizedActionNoise
 from stable_baselines3.common.type_aliases import DictReplayBufferSamples, GymEnv, ReplayBufferSamples
@@ -35,14 +36,13 @@ from sb3_dqs.temperature import cooled_share
 
 if TYPE_CHECKING:
     from sb3_dqs.dqs import DQS
-    from sb3_dqs.policies import DiffusionActor, DiffusionPolicy
+    from sb3_dqs.policies import DiffusionActor
 
 # Whole numbers: the smallest allowed value, and a remedy
 INTEGERS = {
     "buffer_size": (1, "1_000_000 is the default"),
     "learning_starts": (0, "0 starts learning at once"),
-    # batch normalisation wants more than one row
-    "batch_size": (2, "256 is the default"),
+    "batch_size": (1, "256 is the default"),
     "gradient_steps": (-1, "-1 does as many updates as steps were taken"),
     "n_steps": (1, "1 is the usual one-step return"),
     "cooling_updates": (0, "0 starts with the final entropy target"),
@@ -115,6 +115,9 @@ COUNTERPARTS = {
         for name in ("batch_norm", "batch_norm_momentum", "batch_norm_eps", "renorm_warmup_steps")
     },
 }
+
+# *args and **kwargs
+VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 # How far stored actions may lie outside of [-1, 1], by rounding
 ROUNDING = 1e-4
@@ -203,9 +206,13 @@ def check_argument_names(algorithm: type[LiveSettings], names: Any) -> None:
     :param names: of arguments that are about to be passed to its constructor or to ``load``
     :raises TypeError: (also a ValueError) if it has no such argument; names its counterpart or the nearest match
     """
-    known = {*arguments_of(algorithm.__init__), *keyword_arguments(algorithm)[0]} - {"self"}
+    parameters = inspect.signature(algorithm.__init__).parameters
+    own = {name for name, parameter in parameters.items() if parameter.kind not in VARIADIC} - {"self"}
+    known = {*own, *keyword_arguments(algorithm)[0]}
     for name in names:
-        if name not in known:
+        # a subclass may take what its signature does not tell
+        is_mistaken = name in COUNTERPARTS or get_close_matches(name, known, n=1, cutoff=0.85)
+        if name not in known and (is_mistaken or not _takes_any(parameters)):
             hint = hint_for(name, known)
             raise ArgumentError(f"{algorithm.__name__} has no argument {name!r}; {hint}")
 
@@ -499,27 +506,38 @@ def change(model: "DQS", name: str, value: Any) -> None:
     model.__dict__[name] = value
     try:
         check_settings(model)
-        if name == "learning_rate":
-            model._setup_lr_schedule()
-        elif name == "train_freq":
-            model._convert_train_freq()
-        elif name == "exploration_correlation_time":
-            model.exploration_noise = None
-        elif name == "cooling_updates":
-            model.cooled_share = cooled_share(model._n_updates, model.cooling_updates, steps_done=0, steps_in_run=0)
-        elif name in COPIES:
-            argument, copied = COPIES[name]
-            if getattr(model.policy, argument) != (value < 1):
-                with_or_without = "with" if value < 1 else "without"
-                raise InputError(f"{name}={value} needs a model {with_or_without} {copied}; {_when_made(name)}")
-        elif name == "gamma" and isinstance(model.replay_buffer, NStepReplayBuffer):
-            model.replay_buffer.gamma = value
-        elif name in ("temperature", "target_entropy"):
-            model._setup_temperature()
+        _let_act(model, name)
     except BaseException:  # a schedule of the user's may raise anything
         model.__dict__.clear()
         model.__dict__.update(previous)
         raise
+
+
+def _let_act(model: "DQS", name: str) -> None:
+    # what a setting that has been changed is built into
+    if name == "learning_rate":
+        model._setup_lr_schedule()
+    elif name == "train_freq":
+        model._convert_train_freq()
+    elif name == "exploration_correlation_time":
+        model.exploration_noise = None
+    elif name == "cooling_updates":
+        # by updates alone: the run that was going on has been asked for with another pace
+        model.steps_in_run = 0
+        model.cooled_share = cooled_share(model._n_updates, model.cooling_updates, steps_done=0, steps_in_run=0)
+        model.thermostat.start_update(model.cooled_share)
+    elif name == "batch_size":
+        _check_batch_size(model)
+    elif name in COPIES:
+        argument, copied = COPIES[name]
+        is_copied = getattr(model, name) < 1
+        if getattr(model.policy, argument) != is_copied:
+            with_or_without = "with" if is_copied else "without"
+            raise InputError(f"{name}={getattr(model, name)} needs a model {with_or_without} {copied}; {_when_made(name)}")
+    elif name == "gamma" and isinstance(model.replay_buffer, NStepReplayBuffer):
+        model.replay_buffer.gamma = model.gamma
+    elif name in ("temperature", "target_entropy"):
+        model._setup_temperature()
 
 
 def check_replay_buffer(model: "DQS") -> None:
@@ -530,7 +548,8 @@ def check_replay_buffer(model: "DQS") -> None:
     buffer = model.replay_buffer
     if buffer is None:
         return
-    if (n_steps := getattr(buffer, "n_steps", 1)) != model.n_steps:
+    n_steps = buffer.n_steps if isinstance(buffer, NStepReplayBuffer) else 1
+    if n_steps != model.n_steps:
         raise InputError(
             f"the replay buffer has returns of {n_steps} steps, and n_steps of the model is {model.n_steps}; continue with "
             f"load(path, n_steps={n_steps}), or without the buffer"
@@ -601,21 +620,47 @@ def _check_finite(named: dict[str, Any], first_environment: int = 0, is_counted:
             )
 
 
-def check_critic(policy: "DiffusionPolicy") -> None:
+def check_critic(model: "DQS") -> None:
     """
-    :param policy: set up, whose critic may be of a user's class
-    :raises ValueError: unless the critic returns one Q value per row and network
+    :param model: whose policy is set up, with a critic that may be of a user's class
+    :raises ValueError: unless the critic returns one Q value per row and network, and can learn from batches of this size
     """
-    critic, n_rows = policy.critic, 2
-    zeros: Any = create_empty_array(policy.observation_space, n_rows, np.zeros)
-    observations, _ = policy.obs_to_tensor(zeros)
+    policy, critic, n_rows = model.policy, model.policy.critic, 2
+    observations, _ = policy.obs_to_tensor(some_observations(policy.observation_space, n_rows))
     with evaluating(critic), th.no_grad():
         q_values = critic(observations, th.zeros((n_rows, policy.actor.action_dim), device=policy.device))
-    shapes = [tuple(values.shape) for values in q_values] if isinstance(q_values, tuple | list) else tuple(q_values.shape)
-    if not shapes or not isinstance(shapes, list) or any(shape != (n_rows, 1) for shape in shapes):
+    is_several = isinstance(q_values, tuple | list)
+    shapes = [_shape(values) for values in q_values] if is_several else _shape(q_values)
+    if not is_several or shapes != [(n_rows, 1)] * len(q_values) or not q_values:
         raise InputError(
             f"critic_class must return a tuple of Q values, each of shape (batch, 1), got {shapes} from "
             f"{type(critic).__name__} for a batch of {n_rows}"
+        )
+    _check_batch_size(model)
+
+
+def some_observations(space: spaces.Space, n_rows: int) -> Any:
+    """
+    :param space: of observations
+    :param n_rows: how many
+    :return: a batch from it, without a random number: zeros, or what is nearest to them
+    """
+    if isinstance(space, spaces.Dict):
+        return {name: some_observations(part, n_rows) for name, part in space.items()}
+    zeros: Any = create_empty_array(space, n_rows, np.zeros)
+    return np.clip(zeros, space.low, space.high) if isinstance(space, spaces.Box) else zeros
+
+
+def _shape(values: Any) -> Any:
+    return tuple(values.shape) if isinstance(values, th.Tensor) else type(values).__name__
+
+
+def _check_batch_size(model: "DQS") -> None:
+    # without a target network, both ends of a transition are rows of one batch
+    is_normalising = any(isinstance(module, BatchRenorm) for module in model.policy.critic.modules())
+    if model.batch_size == 1 and model.tau < 1 and is_normalising:
+        raise InputError(
+            "batch_size=1 leaves batch renormalisation nothing to average over; use at least 2, 256 is the default"
         )
 
 

@@ -315,7 +315,7 @@ def cooled_share(n_updates: int, cooling_updates: int, steps_done: int, steps_in
     :param n_updates: updates of the critic done so far
     :param cooling_updates: number of updates that the cooling takes at most; 0 for none
     :param steps_done: environment steps of the run so far, after warm-up
-    :param steps_in_run: environment steps of the whole run, after warm-up; <= 0 where it is warm-up alone
+    :param steps_in_run: environment steps of the whole run, after warm-up; <= 0 where it is warm-up alone, or not known
     :return: in [0, 1]
     """
     by_updates = n_updates / cooling_updates if cooling_updates > 0 else 1.0

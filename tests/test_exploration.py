@@ -272,6 +272,21 @@ def test_a_policy_of_ones_own_explores_by_the_actor_itself_and_predicts_by_its_a
     assert asked == ["actor_average"]
 
 
+def test_the_actor_of_another_model_does_not_explore_with_ours():
+    teacher = DQS("MlpPolicy", "Pendulum-v1", **SMALL).learn(30)
+    asked = []
+
+    class Residual(DQS):
+        def predict(self, observation, *args, **kwargs):
+            teacher.predict(observation)
+            asked.append((teacher.policy.deployed_actor, self.policy.deployed_actor))
+            return super().predict(observation, *args, **kwargs)
+
+    model = Residual("MlpPolicy", "Pendulum-v1", **SMALL).learn(30)
+    # every step after 20 of warm-up
+    assert asked == [(teacher.policy.actor_average, model.policy.actor)] * 10
+
+
 def test_the_published_algorithm_explores_by_white_noise():
     model = PaperDQS("MlpPolicy", Recorder(), **{**SMALL_PAPER, "learning_starts": 0}).learn(2)
     assert model.exploration_correlation_time == 0

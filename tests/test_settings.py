@@ -20,6 +20,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.logger import HumanOutputFormat
 from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.policies import ContinuousCritic
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import ReplayBufferSamples, TrainFreq, TrainFrequencyUnit
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
@@ -381,6 +382,19 @@ def test_names_given_to_load_of_a_derived_algorithm_are_known_to_it_or_refused(t
         WithBonus.load(tmp_path / "model", ent_coef=0.1)
 
 
+class TakesMore(DQS):
+    """A user's algorithm whose signature does not tell what it takes."""
+
+    def __init__(self, *args, **kwargs):
+        self.bonus = kwargs.pop("bonus", 1.0)
+        super().__init__(*args, **kwargs)
+
+
+def test_a_derived_algorithm_may_take_what_its_signature_does_not_tell(tmp_path):
+    TakesMore("MlpPolicy", make_env(), bonus=3.0, **SMALL).save(tmp_path / "model")
+    assert TakesMore.load(tmp_path / "model", bonus=2.0).bonus == 2.0
+
+
 # Bad values
 
 
@@ -620,6 +634,44 @@ def test_a_critic_that_returns_something_else_than_one_value_per_row_is_refused_
         DQS("MlpPolicy", make_env(), policy_kwargs={"critic_class": critic_class, **SMALL_NET})
 
 
+class Dictionary(ContinuousCritic):
+    def forward(self, obs, actions):
+        return {"q": super().forward(obs, actions)}
+
+
+def test_a_critic_that_returns_no_tensors_is_refused_at_construction():
+    with pytest.raises(InputError, match=r"critic_class must return a tuple of Q values.*got dict from Dictionary"):
+        DQS("MlpPolicy", make_env(), policy_kwargs={"critic_class": Dictionary, **SMALL_NET})
+
+
+class Table(BaseFeaturesExtractor):
+    """Knows the observations from 1 to 5 alone."""
+
+    def __init__(self, observation_space):
+        super().__init__(observation_space, 4)
+        self.rows = th.nn.Embedding(5, 4)
+
+    def forward(self, observations):
+        return self.rows(observations[:, 0].long() - 1)
+
+
+def test_the_critic_is_tried_at_observations_of_the_space():
+    policy_kwargs = {"features_extractor_class": Table, **SMALL_NET}
+    model = DQS("MlpPolicy", RandomEnv(spaces.Box(1.0, 5.9, (1,))), **{**SMALL, "policy_kwargs": policy_kwargs})
+    assert model.learn(30)._n_updates == 10
+
+
+def test_a_batch_of_one_row_is_refused_where_batch_renormalisation_would_fail():
+    assert DQS("MlpPolicy", make_env(), **{**SMALL, "batch_size": 1}).learn(30)._n_updates == 10
+    message = "batch_size=1 leaves batch renormalisation nothing to average over; use at least 2"
+    with pytest.raises(InputError, match=message):
+        DQS("MlpPolicy", make_env(), **{**SMALL, "batch_size": 1, "tau": 0.005})
+    model = DQS("MlpPolicy", make_env(), **{**SMALL, "tau": 0.005})
+    with pytest.raises(InputError, match=message):
+        model.batch_size = 1
+    assert model.batch_size == SMALL["batch_size"]
+
+
 # Whole numbers and text
 
 
@@ -827,6 +879,16 @@ def test_replay_buffer_of_other_returns_is_refused_before_the_first_step(tmp_pat
     message = rf"returns of {of_buffer} steps, and n_steps of the model is {of_model}; .*load\(path, n_steps={of_buffer}\)"
     with pytest.raises(InputError, match=message):
         model.learn(30)
+
+
+class OwnReturns(ReplayBuffer):
+    """A user's buffer, whose attribute is not SB3's."""
+
+    n_steps = 3
+
+
+def test_a_buffer_of_ones_own_is_not_asked_for_its_returns():
+    assert DQS("MlpPolicy", make_env(), replay_buffer_class=OwnReturns, **SMALL).learn(30)._n_updates == 10
 
 
 def test_a_loaded_replay_buffer_discounts_as_the_model_does(tmp_path):

@@ -416,13 +416,30 @@ def test_a_run_that_is_continued_before_its_end_cools_as_in_one_piece():
     assert whole.cooled_share == pieces.cooled_share == pytest.approx(60 / 100)
 
 
-def test_cooling_updates_changed_on_a_live_model_say_how_far_the_cooling_is():
+def test_cooling_updates_changed_on_a_live_model_say_how_far_the_cooling_is(tmp_path):
     model = DQS("MlpPolicy", "Pendulum-v1", cooling_updates=10, **SMALL).learn(60)
     assert model.cooled_share == 1.0
     model.cooling_updates = 400
     assert model.cooled_share == pytest.approx(40 / 400)
+    assert model.thermostat.target.item() == pytest.approx(0.65 - 1.65 * 40 / 400)
+    model.save(tmp_path / "model")
+    loaded = DQS.load(tmp_path / "model", env=gym.make("Pendulum-v1"))
+    for changed in (model, loaded):
+        changed.learn(20, reset_num_timesteps=False)
+        assert changed.cooled_share == pytest.approx(60 / 400)
     model.cooling_updates = 20
     assert model.cooled_share == 1.0
+
+
+def test_a_run_that_is_refused_changes_nothing():
+    model = DQS("MlpPolicy", "Pendulum-v1", **SMALL).learn(100_000, StopAfter(50))
+    buffer, share = model.replay_buffer, model.cooled_share
+    model.replay_buffer = DQS("MlpPolicy", "Pendulum-v1", n_steps=3, **SMALL).replay_buffer
+    with pytest.raises(ValueError, match="returns of 3 steps"):
+        model.learn(30)
+    model.replay_buffer = buffer
+    model.learn(5, reset_num_timesteps=False)
+    assert share < model.cooled_share < 0.01
 
 
 def test_initial_temperature_is_relative_to_the_spread_of_q():

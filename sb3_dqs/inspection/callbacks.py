@@ -26,6 +26,7 @@ from sb3_dqs.inspection.plotting import (
     plot_roll_outs,
     plot_training_course,
 )
+from sb3_dqs.settings import some_observations
 
 # Formats of the logger that cannot hold a picture, by name and by class
 NOT_IN = ("stdout", "log", "json", "csv")
@@ -245,10 +246,18 @@ def first_observation(observations: Any) -> Any:
 
 def _check_spaces(envs: list[gym.Env], model: BaseAlgorithm) -> None:
     """:raises ValueError: if a model that is about to learn cannot act in environments of roll-outs"""
-    if envs and (envs[0].observation_space, envs[0].action_space) != (model.observation_space, model.action_space):
+    if not envs:
+        return
+    space = envs[0].observation_space
+    try:
+        model.predict(some_observations(space, len(envs)), deterministic=True)
+        can_act = envs[0].action_space == model.action_space
+    except ValueError:  # SB3 transposes images, and does not know other shapes
+        can_act = False
+    if not can_act:
         raise InputError(
-            f"roll_out_env has observations {envs[0].observation_space} and actions {envs[0].action_space}, the model "
-            f"{model.observation_space} and {model.action_space}; leave it out, or name the environment that is learned"
+            f"roll_out_env has observations {space} and actions {envs[0].action_space}, the model {model.observation_space} "
+            f"and {model.action_space}; leave it out, or name the environment that is learned"
         )
 
 

@@ -196,3 +196,31 @@ def test_environments_of_roll_outs_that_the_model_cannot_act_in_are_refused_befo
     with pytest.raises(ValueError, match=r"roll_out_env has observations Box.*\(2,\).*the model Box.*\(3,\)"):
         model.learn(60, callback=callback(30, roll_out_env="sb3_dqs/MultiGoal-v0"))
     assert model.num_timesteps == 0
+
+
+class Picture(MultiGoalEnv):
+    """Shows how far to the right it is."""
+
+    def __init__(self):
+        super().__init__()
+        self.observation_space = spaces.Box(0, 255, (36, 36, 3), np.uint8)
+
+    def _picture(self, position):
+        return np.full((36, 36, 3), np.clip(100 + 10 * position[0], 0, 255), np.uint8)
+
+    def reset(self, **kwargs):
+        position, info = super().reset(**kwargs)
+        return self._picture(position), info
+
+    def step(self, action):
+        position, *rest = super().step(action)
+        return self._picture(position), *rest
+
+
+register(id="tests/Picture-v0", entry_point=Picture, max_episode_steps=3)
+
+
+def test_roll_outs_of_pictures_are_measured():
+    callback = Notes(40, roll_out_env="tests/Picture-v0", n_episodes=2, n_actions=20)
+    DQS("CnnPolicy", "tests/Picture-v0", **{**small(), "buffer_size": 100}).learn(41, callback=callback)
+    assert {"success", "goals_reached"} <= set(callback.notes[0])

@@ -180,7 +180,7 @@ def test_numbers_of_a_settings_file_are_those_of_the_model(zoo):
     ("params", "message"),
     [
         ("n_score_samples:8.5", "n_score_samples must be an integer >= 2, got 8.5"),
-        ("batch_size:'many'", "batch_size must be an integer >= 2, got 'many'"),
+        ("batch_size:'many'", "batch_size must be an integer >= 1, got 'many'"),
         ("gamma:'most'", "gamma must be a number in [0, 1], got 'most'"),
         ("n_timesteps:'many'", "n_timesteps must be an integer >= 1, got 'many'"),
         ("component_kwargs:{'diffusion': {'sigma_min': 'small'}}", "sigma_min must be a finite number > 0, got 'small'"),
