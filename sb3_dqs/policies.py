@@ -44,6 +44,10 @@ EXPLORING: ContextVar["DiffusionPolicy | None"] = ContextVar("EXPLORING", defaul
 # Networks that follow another one, and which
 FOLLOWED = {"critic_target": "critic", "critic_average": "critic", "actor_average": "actor"}
 
+# Their modules neither keep a tensor of one call for another nor ask for gradients, so that inference mode, which takes a
+# seventh off the time of an action, is safe with them
+KNOWN_PACKAGES = {"torch", "stable_baselines3", "sb3_contrib", "sb3_dqs"}
+
 # Optimizers that can treat all parameters in one pass over them, and the arguments that this cannot be combined with.
 ADAMS = (th.optim.Adam, th.optim.AdamW)
 CONFLICTS_WITH_FUSED = {"foreach", "differentiable", "fused"}
@@ -68,13 +72,15 @@ class BoundedPolicy(BasePolicy):
     """What leaves an actor or a policy is finite and inside the bounds of the action space."""
 
     action_space: spaces.Box
+    allows_inference_mode: bool = False
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> th.Tensor:
         return self(observation, deterministic)
 
     def predict(self, *args: Any, **kwargs: Any) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
         """As in SB3. :raises ValueError: if an action is not finite"""
-        actions, state = super().predict(*args, **kwargs)
+        with th.inference_mode(self.allows_inference_mode):
+            actions, state = super().predict(*args, **kwargs)
         return checked_actions(actions), state
 
     def unscale_action(self, scaled_action: np.ndarray) -> np.ndarray:
@@ -378,6 +384,9 @@ class DiffusionPolicy(BoundedPolicy):
             lr=learning_rate,  # type: ignore[call-arg]
             **{**fused, **betas, **self.optimizer_kwargs},
         )
+        packages = {type(module).__module__.split(".")[0] for module in self.modules()}
+        # guided proposals follow gradients of the critic
+        self.allows_inference_mode = packages <= KNOWN_PACKAGES and self.corrector.n_guided == 0
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         data = super()._get_constructor_parameters()

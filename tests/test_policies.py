@@ -599,6 +599,17 @@ def test_an_extractor_may_keep_a_tensor_of_predict_for_training(algorithm):
     assert model.learn(40)._n_updates == 20
 
 
+def test_predict_is_in_inference_mode_where_no_module_is_a_users():
+    assert DQS("MlpPolicy", "Pendulum-v1", **SMALL).policy.allows_inference_mode
+    for extractor, activation_fn in [(Caches, nn.ReLU), (FlattenExtractor, type("Own", (nn.ReLU,), {"__module__": "own"}))]:
+        policy_kwargs = {"net_arch": [16], "features_extractor_class": extractor, "activation_fn": activation_fn}
+        model = DQS("MlpPolicy", "Pendulum-v1", **{**SMALL, "policy_kwargs": policy_kwargs})
+        assert not model.policy.allows_inference_mode
+    assert not DQS(Uphill, "Pendulum-v1", **SMALL).policy.allows_inference_mode
+    guided = {"corrector": {"guided_share": 0.5}}
+    assert not DQS("MlpPolicy", "Pendulum-v1", component_kwargs=guided, **SMALL).policy.allows_inference_mode
+
+
 class Uphill(DiffusionPolicy):
     """A user's policy that follows a gradient of the critic."""
 
