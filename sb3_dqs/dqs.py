@@ -80,7 +80,7 @@ class DQS(settings.LiveSettings, ExploringAlgorithm):
     :param cooling_updates: the entropy target falls linearly from that of a nearly uniform policy to ``target_entropy`` over
         this many updates of the critic, or over the first half of the run, see :meth:`learn`, if that is shorter; 0 to start
         with the final target. Correlated exploration fades meanwhile. With n environments and ``gradient_steps=-1`` each takes
-        one step per n updates: where goals are hard to find, multiply by n.
+        one step per n updates: where goals are hard to find, multiply by n. What had cooled stays so in a loaded model.
     :param n_score_samples: actions per regression point of the actor at which the critic is asked, even
     :param n_diffusion_steps: passes of the diffusion's network per single draw, the refiner takes one more; candidates of
         ``predict()`` take about half as many, 3 by default
