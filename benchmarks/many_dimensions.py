@@ -130,8 +130,8 @@ def samples_by_way(model: DQS) -> Iterator[tuple[str, int, th.Tensor]]:
     """
     policy, actor, observations = model.policy, model.policy.deployed_actor, th.zeros(N_SAMPLES, 1)
     q_fn = smallest_q_fn(policy.law_critic, observations)
-    features = actor.extract_features(observations, actor.features_extractor)
-    yield "diffusion, as in training", 0, actor.sample_actions(features, th.randn(N_SAMPLES, model.action_dim))
+    samples = actor.sample_actions(actor.conditions(observations), th.randn(N_SAMPLES, model.action_dim))
+    yield "diffusion, as in training", 0, samples
     yield "single draw", 0, actor(observations)
 
     def chosen(n_candidates: int) -> th.Tensor:

@@ -301,6 +301,7 @@ def timed_prediction(name: str, device: str, deterministic: bool) -> Callable[[]
         parts += [
             (actor.diffusion, "sample_candidates", "diffusion"),
             (actor.refiner, "forward", "refiner"),
+            (actor.refiner, "middles", "refiner"),
             (choice.Candidates, "mixture_log_density", "density of the mixture"),
             (critics, "_smallest_q_of_features", "critic"),
             (corrector, "particle_gibbs", "corrector, rest"),

@@ -62,9 +62,10 @@ class NativeBatchRenorm1d(BatchRenorm1d):
 
     def in_evaluation(self) -> Callable[[th.Tensor], th.Tensor]:
         """What :meth:`forward` computes in evaluation mode, with nothing left to look up."""
-        scale, bias = (self.scale, self.bias) if self.affine else (None, None)
-        mean, variance, eps = self.ra_mean, self.ra_var, self.eps
-        return lambda x: th.batch_norm(x, scale, bias, mean, variance, False, 0.0, eps, True)
+        # attributes that are parameters or buffers take as long to look up as the layer to compute
+        parameters, buffers, eps = self._parameters, self._buffers, self.eps
+        scale, bias, mean, variance = (parameters.get("scale"), parameters.get("bias"), buffers["ra_mean"], buffers["ra_var"])
+        return lambda x: th.batch_norm(x, scale, bias, mean, variance, False, 0.0, eps, True)  # type: ignore[arg-type]
 
     def _corrections(self, x: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
         running_std = (self.ra_var + self.eps).sqrt()

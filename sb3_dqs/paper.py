@@ -7,6 +7,7 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BaseModel, BasePolicy, ContinuousCritic
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
+from torch import nn
 
 from sb3_dqs.diffusion.estimators import QFunction, Regression
 from sb3_dqs.diffusion.paper import PaperDiffusion
@@ -18,6 +19,7 @@ from sb3_dqs.policies import CnnPolicy, DiffusionActor, DiffusionPolicy, MultiIn
 class PaperActor(DiffusionActor):
     """Actor of the published algorithm: :class:`DiffusionActor` whose sampler draws noise at every step."""
 
+    normalization_class = nn.Identity
     diffusion_class = PaperDiffusion
     refiner_class = None
 

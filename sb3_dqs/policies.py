@@ -30,6 +30,7 @@ from sb3_dqs.diffusion.box import BoxDiffusion
 from sb3_dqs.diffusion.choice import Candidates, choose_by_law
 from sb3_dqs.diffusion.corrector import Corrector
 from sb3_dqs.diffusion.estimators import QFunction, Regression
+from sb3_dqs.diffusion.networks import RunningNormalization
 from sb3_dqs.diffusion.refiner import Refiner
 from sb3_dqs.diffusion.samplers import PassCallback
 
@@ -107,11 +108,13 @@ class DiffusionActor(BoundedPolicy):
     :param normalize_images: Whether to normalize images or not, dividing by 255.0 (True by default)
     """
 
+    normalization_class: ClassVar[type[nn.Module]] = RunningNormalization
     diffusion_class: ClassVar[type[nn.Module]] = BoxDiffusion
     refiner_class: ClassVar[type[Refiner] | None] = Refiner
 
     action_space: spaces.Box
     features_extractor: BaseFeaturesExtractor
+    normalization: Any
     diffusion: Any
     refiner: Any
     start_noise: th.Tensor
@@ -145,6 +148,7 @@ class DiffusionActor(BoundedPolicy):
         self.action_dim = get_action_dim(action_space)
         self.register_buffer("start_noise", fixed_start_noise(n_action_candidates, self.action_dim), persistent=False)
         shape = (features_dim, self.action_dim, net_arch, activation_fn)
+        self.normalization = self.normalization_class(features_dim)
         self.diffusion = self.diffusion_class(*shape, **diffusion_kwargs)
         self.refiner = None if self.refiner_class is None else self.refiner_class(*shape, **refiner_kwargs)
 
@@ -168,6 +172,13 @@ class DiffusionActor(BoundedPolicy):
         """How many random numbers a sampled action takes: where the sampler starts, and what the refiner adds and draws."""
         return self.action_dim if self.refiner is None else 3 * self.action_dim
 
+    def conditions(self, obs: PyTorchObs) -> th.Tensor:
+        """
+        :param obs: batch of observations
+        :return: (batch, features_dim), normalised features: what diffusion and refiner are told of the observations
+        """
+        return self.normalization(self.extract_features(obs, self.features_extractor))
+
     def forward(self, obs: PyTorchObs, deterministic: bool = False, noise: th.Tensor | None = None) -> th.Tensor:
         """
         Sample one action per observation.
@@ -179,11 +190,12 @@ class DiffusionActor(BoundedPolicy):
         """
         if deterministic:
             return self.candidate_actions(obs)[0]
-        features = self.extract_features(obs, self.features_extractor)
+        features = self.conditions(obs)
         if noise is None:
             noise = th.randn_like(features[:, :1].expand(-1, self.noise_dim))
         start_noise, refiner_noise = noise.tensor_split([self.action_dim], dim=1)
-        return self._refined(features, self.sample_actions(features, start_noise), refiner_noise)
+        actions = self.sample_actions(features, start_noise)
+        return actions if self.refiner is None else self.refiner.refine(features, actions, refiner_noise)
 
     def candidates(self, obs: PyTorchObs, n_candidates: int) -> Candidates:
         """
@@ -193,13 +205,11 @@ class DiffusionActor(BoundedPolicy):
         :param n_candidates: per observation
         :return: n_candidates draws of the actor, to be chosen among
         """
-        features = self.extract_features(obs, self.features_extractor)
+        features = self.conditions(obs)
         start_noise, drawn = th.randn(
             (2, n_candidates, len(features), self.action_dim), dtype=features.dtype, device=features.device
         )
-        repeated = features.expand(n_candidates, *features.shape).flatten(end_dim=1)
-        samples = self.diffusion.sample_candidates(repeated, start_noise.flatten(end_dim=1)).view_as(start_noise)
-        return self.refiner.candidates(self.diffusion.normalization(features), samples, drawn)
+        return self.refiner.candidates(features, self.diffusion.sample_candidates(features, start_noise), drawn)
 
     def regress(
         self, features: th.Tensor, actions: th.Tensor, n_on_policy: int, q_fn: QFunction, temperature: th.Tensor
@@ -214,20 +224,16 @@ class DiffusionActor(BoundedPolicy):
         :param temperature: scalar > 0, in units of Q
         :return: of the diffusion, and of the refiner
         """
-        diffusion = self.diffusion
-        noise = diffusion.draw_noise(actions)
-        of_diffusion = diffusion.regress(features, actions, n_on_policy, q_fn, temperature, noise)
+        self.normalization.observe(features)
+        features = self.normalization(features)
+        noise = self.diffusion.draw_noise(actions)
+        of_diffusion = self.diffusion.regress(features, actions, n_on_policy, q_fn, temperature, noise)
         noise = th.randn_like(actions.repeat(1, 2))
-        return [of_diffusion, self.refiner.regress(diffusion.normalization(features), actions, q_fn, temperature, noise)]
-
-    def _refined(self, features: th.Tensor, actions: th.Tensor, noise: th.Tensor | None = None) -> th.Tensor:
-        if self.refiner is None:
-            return actions
-        return self.refiner.refine(self.diffusion.normalization(features), actions, noise)
+        return [of_diffusion, self.refiner.regress(features, actions, q_fn, temperature, noise)]
 
     def sample_actions(self, features: th.Tensor, start_noise: th.Tensor, callback: PassCallback | None = None) -> th.Tensor:
         """
-        :param features: (batch, features_dim)
+        :param features: (batch, features_dim), of :meth:`conditions`
         :param start_noise: (batch, action_dim), standard normal
         :param callback: called with the noisy actions before each network pass
         :return: (batch, action_dim), samples of the diffusion, not yet refined, in [-1, 1]
@@ -242,13 +248,11 @@ class DiffusionActor(BoundedPolicy):
         :param obs: batch of observations
         :return: (n_action_candidates, batch, action_dim), in [-1, 1]
         """
-        features = self.extract_features(obs, self.features_extractor)
+        features = self.conditions(obs)
         # .shape, not len(): exported programs keep the batch size open
-        n_candidates, batch_size = self.start_noise.shape[0], features.shape[0]
-        start_noise = self.start_noise[:, None].expand(-1, batch_size, -1).flatten(end_dim=1)
-        features = features.expand(n_candidates, *features.shape).flatten(end_dim=1)
-        actions = self._refined(features, self.diffusion.sample_candidates(features, start_noise))
-        return actions.view(n_candidates, batch_size, self.action_dim)
+        start_noise = self.start_noise.unsqueeze(1).expand(-1, features.shape[0], -1)
+        samples = self.diffusion.sample_candidates(features, start_noise)
+        return samples if self.refiner is None else self.refiner.middles(features, samples)
 
 
 class DiffusionPolicy(BoundedPolicy):

@@ -379,15 +379,15 @@ def test_activations_in_place_train_as_the_same_activations_do(activation, algor
 
 def test_the_unit_and_the_origin_of_an_observation_do_not_matter_to_the_actor_once_they_are_known():
     model = DQS("MlpPolicy", "Pendulum-v1", seed=0, **SMALL).learn(40)
-    diffusion, noise = model.actor.diffusion, th.randn(7, model.actor.noise_dim)
+    normalization, noise = model.actor.normalization, th.randn(7, model.actor.noise_dim)
     scale, shift = th.tensor([1_000.0, 0.125, 2.0]), th.tensor([50.0, -3.0, 0.5])
     observations = th.as_tensor(OBSERVATIONS)
     model.policy.set_training_mode(False)
     with th.no_grad():
         before = model.actor(observations, noise=noise)
-        diffusion.normalization.mean.mul_(scale).add_(shift)
+        normalization.mean.mul_(scale).add_(shift)
         # the variance is so much larger than the constant that is added to it that the latter does not show
-        diffusion.normalization.variance.mul_(scale**2)
+        normalization.variance.mul_(scale**2)
         after = model.actor(scale * observations + shift, noise=noise)
         elsewhere = model.actor(observations, noise=noise)
     th.testing.assert_close(after, before, atol=1e-3, rtol=0.0)

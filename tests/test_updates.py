@@ -457,8 +457,8 @@ def test_each_regression_point_has_the_observation_of_its_action(monkeypatch):
         dones=th.zeros(16, 1),
         rewards=th.zeros(16, 1),
     )
-    calls, regress = [], model.actor.diffusion.regress
-    monkeypatch.setattr(model.actor.diffusion, "regress", lambda *args: calls.append(args) or regress(*args))
+    calls, regress = [], model.actor.regress
+    monkeypatch.setattr(model.actor, "regress", lambda *args: calls.append(args) or regress(*args))
     model._update_actor(batch, batch.next_observations, -numbers / 100)
     features, actions, n_on_policy, *_ = calls[0]
     th.testing.assert_close(features, 100 * actions.expand(16, 3))

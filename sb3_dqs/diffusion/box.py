@@ -10,7 +10,7 @@ from torch import nn
 from sb3_dqs.checks import InputError, as_integer, check_choice, check_positive, check_share, check_sigma_range
 from sb3_dqs.diffusion.entropy import boltzmann_entropy
 from sb3_dqs.diffusion.estimators import BOX_ESTIMATORS, Guide, Kept, QFunction, Regression, box_posterior_mean
-from sb3_dqs.diffusion.networks import PreconditionedDenoiser, RunningNormalization
+from sb3_dqs.diffusion.networks import PreconditionedDenoiser
 from sb3_dqs.diffusion.noise import geometric_sigmas, stratified_log_uniform_sigmas
 from sb3_dqs.diffusion.samplers import PassCallback, dpm_solver_pp_2m
 
@@ -39,7 +39,7 @@ class BoxNoise(NamedTuple):
 
 class BoxDiffusion(nn.Module):
     """
-    :param features_dim: size of the observation features
+    :param features_dim: size of the normalised observation features
     :param action_dim: size of the action
     :param net_arch: sizes of the hidden layers of the denoiser
     :param activation_fn: activation after each hidden layer
@@ -93,7 +93,6 @@ class BoxDiffusion(nn.Module):
         self.sigmas = geometric_sigmas(sigma_min, sigma_max, n_diffusion_steps)
         # every other level, and the last
         self.coarse_sigmas = [*self.sigmas[:-1:2], self.sigmas[-1]]
-        self.normalization = RunningNormalization(features_dim)
         self.denoiser = PreconditionedDenoiser(
             features_dim, action_dim, net_arch, activation_fn, sigma_min, sigma_max, sigma_data, self.sigmas
         )
@@ -102,28 +101,31 @@ class BoxDiffusion(nn.Module):
         """
         Solve the probability-flow ODE from the start noise, in which all randomness lies.
 
-        :param features: (batch, features_dim)
+        :param features: (batch, features_dim), normalised
         :param start_noise: (batch, action_dim), standard normal
         :param callback: called with the noisy actions before each network pass
         :return: (batch, action_dim), in [-1, 1]
         """
-        return self._solve(features, start_noise, self.sigmas, callback)
+        return self._solve(self.denoiser.condition_on_levels(features), start_noise, self.sigmas, callback)
 
     def sample_candidates(self, features: th.Tensor, start_noise: th.Tensor) -> th.Tensor:
         """
         As :meth:`sample_actions`, in about half the passes: for samples that are chosen among, which mends the rest.
 
-        :param features: (batch, features_dim)
-        :param start_noise: (batch, action_dim), standard normal
-        :return: (batch, action_dim), in [-1, 1]
+        :param features: (batch, features_dim), normalised
+        :param start_noise: (n, batch, action_dim), standard normal
+        :return: (n, batch, action_dim), in [-1, 1]
         """
-        return self._solve(features, start_noise, self.coarse_sigmas)
+        denoise = self.denoiser.condition_on_levels(features, start_noise.shape[0])
+        return self._solve(denoise, start_noise.flatten(end_dim=1), self.coarse_sigmas).view(start_noise.shape)
 
     def _solve(
-        self, features: th.Tensor, start_noise: th.Tensor, sigmas: Sequence[float], callback: PassCallback | None = None
+        self,
+        denoise: Callable[[th.Tensor, float], th.Tensor],
+        start_noise: th.Tensor,
+        sigmas: Sequence[float],
+        callback: PassCallback | None = None,
     ) -> th.Tensor:
-        denoise = self.denoiser.condition_on_levels(self.normalization(features))
-
         def box_denoiser(noisy_actions: th.Tensor, sigma: float) -> th.Tensor:
             return denoise(noisy_actions, sigma).clamp_(-1.0, 1.0)
 
@@ -157,7 +159,7 @@ class BoxDiffusion(nn.Module):
         """
         One regression of the denoiser on the box posterior mean at noised actions.
 
-        :param features: (batch, features_dim), may require gradients
+        :param features: (batch, features_dim), normalised, may require gradients
         :param actions: (batch, action_dim), in [-1, 1]; the first ``n_on_policy`` rows were drawn from the policy
         :param n_on_policy: number of rows that the entropy is estimated from, >= 1
         :param q_fn: maps actions (n, batch, action_dim) to Q values (n, batch) of the same observations
@@ -169,8 +171,7 @@ class BoxDiffusion(nn.Module):
         sigma = self._noise_levels(noise.level_uniforms, n_on_policy)
         noisy_actions = actions + sigma * noise.noise
 
-        self.normalization.observe(features)
-        denoise = self.denoiser.condition(self.normalization(features))
+        denoise = self.denoiser.condition(features)
         denoised_actions = denoise(noisy_actions, sigma)
         guide = denoiser_guide(
             denoise,

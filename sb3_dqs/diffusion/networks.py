@@ -97,7 +97,8 @@ def without_bookkeeping(module: nn.Module) -> Callable[[th.Tensor], th.Tensor]:
     if has_hooks(module):
         return module
     if type(module) is nn.Linear:
-        return functools.partial(F.linear, weight=module.weight, bias=module.bias)
+        # attributes that are parameters take as long to look up as a small layer to compute
+        return functools.partial(F.linear, **module._parameters)  # type: ignore[arg-type]
     return th.relu_ if type(module) is nn.ReLU else module
 
 
@@ -223,13 +224,14 @@ class PreconditionedDenoiser(nn.Module):
 
         return denoise
 
-    def condition_on_levels(self, features: th.Tensor) -> Callable[[th.Tensor, float], th.Tensor]:
+    def condition_on_levels(self, features: th.Tensor, n_samples: int = 1) -> Callable[[th.Tensor, float], th.Tensor]:
         """
         :meth:`condition` for the noise levels of a sampler: what a level needs is computed beforehand, for all at once.
 
         :param features: (batch, features_dim)
-        :return: the denoiser of these observations: maps noisy actions (batch, action_dim) and one of the levels to
-            E[a | x], (batch, action_dim)
+        :param n_samples: of each observation
+        :return: the denoiser of these observations: maps noisy actions (n_samples * batch, action_dim), all observations'
+            first ones first, and one of the levels to E[a | x], of the same shape
         """
         features_part, rest_weight, later_modules = FirstLayer.of(self.network, features)
         later_layers = [without_bookkeeping(module) for module in later_modules]
@@ -242,6 +244,8 @@ class PreconditionedDenoiser(nn.Module):
 
         def denoise(noisy_actions: th.Tensor, sigma: float) -> th.Tensor:
             constant_part, uniform_denoiser = at_level[sigma]
+            if n_samples > 1:
+                constant_part = constant_part.expand(n_samples, -1, -1).flatten(end_dim=1)
             hidden = th.addmm(constant_part, noisy_actions, action_weight, alpha=self.c_in(sigma))
             output = apply_modules(later_layers, hidden)
             return uniform_denoiser(noisy_actions, operations).add_(output, alpha=self.c_out(sigma))

@@ -110,10 +110,11 @@ class PaperDiffusion(nn.Module):
         :meth:`sample_actions` without the noise of the steps, as published for evaluation.
 
         :param features: (batch, features_dim)
-        :param start_noise: (batch, action_dim), standard normal
-        :return: (batch, action_dim), in [-1, 1]
+        :param start_noise: (n, batch, action_dim), standard normal
+        :return: (n, batch, action_dim), in [-1, 1]
         """
-        return self.sample_actions(features, start_noise)
+        repeated = features.expand(*start_noise.shape[:2], -1).flatten(end_dim=1)
+        return self.sample_actions(repeated, start_noise.flatten(end_dim=1)).view(start_noise.shape)
 
     def draw_noise(self, actions: th.Tensor) -> PaperNoise:
         """

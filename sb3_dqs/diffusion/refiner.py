@@ -11,11 +11,12 @@ from collections.abc import Sequence
 
 import torch as th
 from torch import nn
+from torch.nn import functional as F
 
 from sb3_dqs.checks import check_positive
 from sb3_dqs.diffusion.choice import Candidates
 from sb3_dqs.diffusion.estimators import QFunction, Regression, q_values_and_gradients
-from sb3_dqs.diffusion.networks import mlp
+from sb3_dqs.diffusion.networks import FirstLayer, apply_modules, mlp, without_bookkeeping
 from sb3_dqs.diffusion.reflection import reflect, reflected_normal_log_density
 
 # Of the fitted Gaussian, action units; the largest is 1, which is nearly uniform on the box
@@ -102,16 +103,25 @@ class Refiner(nn.Module):
         centre, spread = self.network(th.cat([features, noisy_actions / self.sigma], dim=1)).chunk(2, dim=1)
         return centre, (LOG_SMALLEST_STD * (spread + UNTRAINED).sigmoid()).exp()
 
-    def refine(self, features: th.Tensor, actions: th.Tensor, noise: th.Tensor | None = None) -> th.Tensor:
+    def middles(self, features: th.Tensor, actions: th.Tensor) -> th.Tensor:
+        """
+        :param features: (batch, features_dim), normalised
+        :param actions: (n, batch, action_dim), in [-1, 1], samples of the diffusion
+        :return: (n, batch, action_dim), in [-1, 1], the middle of what each of the actions themselves stands for
+        """
+        first_layer = FirstLayer.of(self.network, features)
+        hidden = first_layer.features_part + F.linear(actions / self.sigma, first_layer.rest_weight)
+        later_layers = map(without_bookkeeping, first_layer.later_modules)
+        centre = apply_modules(later_layers, hidden.flatten(end_dim=1))[:, : actions.shape[-1]]
+        return centre.clamp(-1.0, 1.0).view(actions.shape)
+
+    def refine(self, features: th.Tensor, actions: th.Tensor, noise: th.Tensor) -> th.Tensor:
         """
         :param features: (batch, features_dim), normalised
         :param actions: (batch, action_dim), in [-1, 1], samples of the diffusion
-        :param noise: (batch, 2 * action_dim), standard normal: added to the actions, then of the draw; None for the middle
-            of what the actions themselves stand for
+        :param noise: (batch, 2 * action_dim), standard normal: added to the actions, then of the draw
         :return: (batch, action_dim), in [-1, 1]
         """
-        if noise is None:
-            return self(features, actions)[0]
         added, drawn = noise.chunk(2, dim=1)
         mean, std = self(features, reflect(th.add(actions, added, alpha=self.sigma)))
         return reflect(th.addcmul(mean, std, drawn))

@@ -131,7 +131,7 @@ def denoising_paths(model: DQS, observation: np.ndarray | dict[str, np.ndarray],
     observations, _ = actor.obs_to_tensor(repeated(observation, n_paths))
     passes: list[th.Tensor] = []
     with th.no_grad():
-        features = actor.extract_features(observations, actor.features_extractor)
+        features = actor.conditions(observations)
         start_noise = th.randn(n_paths, actor.action_dim, device=features.device)
         actions = actor.sample_actions(features, start_noise, callback=passes.append)
     paths = th.stack([*passes, actions]).cpu().numpy()

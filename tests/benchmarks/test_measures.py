@@ -179,8 +179,8 @@ def test_returns_by_candidates_are_those_of_the_best_of_so_many():
     model = model_of_law(DQS, hill, seed=0)
     returns = returns_by_candidates(model, [OneStep(hill) for _ in range(3)], seed=0)
     with th.no_grad():
-        sampled = model.actor.diffusion.sample_candidates(th.zeros(32, 1), fixed_start_noise(32, 2))
-        candidates = model.actor.refiner.refine(th.zeros(32, 1), sampled)
+        sampled = model.actor.diffusion.sample_candidates(th.zeros(1, 1), fixed_start_noise(32, 2).unsqueeze(1))
+        candidates = model.actor.refiner.middles(th.zeros(1, 1), sampled).squeeze(1)
     expected = [hill(candidates[:n]).max().item() for n in N_CANDIDATES]
     assert list(returns) == ["return, 1 candidate", "return, best of 8", "return, best of 32"]
     assert list(returns.values()) == pytest.approx(expected, abs=1e-5)

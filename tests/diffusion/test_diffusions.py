@@ -181,9 +181,9 @@ def test_candidates_leave_out_every_other_level_and_end_at_the_last(n_steps, pla
     diffusion = BoxDiffusion(1, 2, [8], nn.ReLU, n_diffusion_steps=n_steps, n_score_samples=8)
     visited = []
 
-    def at_level(features):
+    def at_level(features, n_samples):
         return lambda noisy_actions, sigma: visited.append(sigma) or noisy_actions
 
     monkeypatch.setattr(diffusion.denoiser, "condition_on_levels", at_level)
-    diffusion.sample_candidates(th.zeros(1, 1), th.zeros(1, 2))
+    diffusion.sample_candidates(th.zeros(1, 1), th.zeros(3, 1, 2))
     assert visited == [diffusion.sigmas[place] for place in places]

@@ -77,13 +77,25 @@ def test_samples_of_two_peaks_stay_with_their_peak():
     draws = th.where(th.rand(4_000, 1) < 0.3, 0.7, -0.7) + 0.1 * th.randn(4_000, 1)
     with th.no_grad():
         refined = refiner.refine(th.zeros(4_000, 1), draws, th.randn(4_000, 2))
-        middles = refiner.refine(th.zeros(2, 1), th.tensor([[0.7], [-0.7]]))
+        middles = refiner.middles(th.zeros(1, 1), th.tensor([[[0.7]], [[-0.7]]])).squeeze(1)
     # a step of 0.5 crosses the middle, 0.7 away, in 8 % of the draws, and then goes either way
     assert (refined.sign() == draws.sign()).double().mean() > 0.88
     assert (refined > 0).double().mean() == pytest.approx(0.3, abs=0.06)
     assert th.allclose(middles, th.tensor([[0.7], [-0.7]]), atol=0.05)
     # nothing lies between
     assert (refined.abs() < 0.3).double().mean() < 0.02
+
+
+def test_middles_are_the_means_of_what_several_samples_of_each_observation_are_refined_to():
+    refiner = refiner_of(SIGMA, 2, [8, 8])
+    features, actions = th.randn(5, 1), 2 * th.rand(3, 5, 2) - 1
+    with th.no_grad():
+        refiner.network[-1].weight.mul_(20)
+        middles = refiner.middles(features, actions)
+        for n in range(3):
+            th.testing.assert_close(middles[n], refiner(features, actions[n])[0])
+    assert middles.abs().amax() == 1, "some means lie outside of the box"
+    assert middles.std() > 0.1
 
 
 def test_candidates_are_draws_of_fitted_gaussians_and_a_quarter_of_the_noise_around_samples():
