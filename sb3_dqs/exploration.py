@@ -1,6 +1,8 @@
 """How does the policy explore? By noise that is correlated over the steps of an episode, and fades into white noise."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.type_aliases import MaybeCallback
 
 from sb3_dqs import settings
+from sb3_dqs.checks import InputError
 
 
 class CorrelatedNoise:
@@ -80,10 +83,20 @@ class ExploringAlgorithm(OffPolicyAlgorithm):
         if reset_num_timesteps or self._last_obs is None:  # the environments will start new episodes
             self.exploration_noise = None
         prepared = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, *rest, **kwargs)
-        if self._vec_normalize_env is not None:
-            settings.check_observations(self._last_original_obs, is_counted=self._vec_normalize_env.training)
-        settings.check_observations(self._last_obs)
+        with self._reset_after_errors():
+            if self._vec_normalize_env is not None:
+                settings.check_observations(self._last_original_obs, is_counted=self._vec_normalize_env.training)
+            settings.check_observations(self._last_obs)
         return prepared
+
+    @contextmanager
+    def _reset_after_errors(self) -> Iterator[None]:
+        """Where the answer of an environment is refused, the next one does not follow from what was seen before."""
+        try:
+            yield
+        except InputError:
+            self._last_obs = None  # learn() resets the environments
+            raise
 
     def _sample_action(
         self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
@@ -106,11 +119,12 @@ class ExploringAlgorithm(OffPolicyAlgorithm):
     def _store_transition(self, replay_buffer: ReplayBuffer, buffer_action: np.ndarray, new_obs: Any, *rest: Any) -> None:
         reward, dones, infos = rest
         raw = self._vec_normalize_env
-        if raw is not None:  # what is stored is not normalised, nor clipped, as what is infinite would be
-            settings.check_transition(raw.get_original_obs(), raw.get_original_reward(), is_counted=raw.training)
-        settings.check_transition(new_obs, reward)
-        for index in dones.nonzero()[0]:
-            settings.check_terminal_observation(infos[index].get("terminal_observation"), int(index))
+        with self._reset_after_errors():
+            if raw is not None:  # what is stored is not normalised, nor clipped, as what is infinite would be
+                settings.check_transition(raw.get_original_obs(), raw.get_original_reward(), is_counted=raw.training)
+            settings.check_transition(new_obs, reward)
+            for index in dones.nonzero()[0]:
+                settings.check_terminal_observation(infos[index].get("terminal_observation"), int(index))
         super()._store_transition(replay_buffer, buffer_action, new_obs, *rest)
         if self.exploration_noise is not None and dones.any():
             self.exploration_noise.restart(th.as_tensor(dones, dtype=th.bool, device=self.device))

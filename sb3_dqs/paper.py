@@ -1,12 +1,12 @@
 """How do the authors of DQS do it? Diffusion Q-Sampling as published, with its published values: arXiv:2410.01312."""
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch as th
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BaseModel, BasePolicy, ContinuousCritic
-from stable_baselines3.common.type_aliases import GymEnv, Schedule
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from torch import nn
 
 from sb3_dqs.diffusion.estimators import QFunction, Regression
@@ -14,6 +14,8 @@ from sb3_dqs.diffusion.paper import PaperDiffusion
 from sb3_dqs.diffusion.samplers import PassCallback
 from sb3_dqs.dqs import DQS
 from sb3_dqs.policies import CnnPolicy, DiffusionActor, DiffusionPolicy, MultiInputPolicy
+
+SelfPaperDQS = TypeVar("SelfPaperDQS", bound="PaperDQS")
 
 
 class PaperActor(DiffusionActor):
@@ -158,3 +160,14 @@ class PaperDQS(DQS):
             device=device,
             _init_setup_model=_init_setup_model,
         )
+
+    def learn(
+        self: SelfPaperDQS,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 4,
+        tb_log_name: str = "PaperDQS",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> SelfPaperDQS:
+        return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)

@@ -183,14 +183,15 @@ class AutomaticTemperature(Temperature):
     It is relative to the spread of Q, the standard deviation of Q over the action box, which is followed as Q is learned. The
     target starts near the entropy of uniform actions and falls linearly with the cooling: a policy that cools faster than it
     explores gives up goals that early noise left out, and never visits them again at any later temperature. However fast the
-    cooling is, the temperature may follow it.
+    cooling is, the temperature can follow it; where the policy cannot, in less than about a thousand updates, it falls too far
+    for a while.
     Source: the automatic temperature of SAC, arXiv:1812.05905, with plain gradient steps on the log temperature; our
     deviations: relative to the spread of Q, bounded steps.
 
     :param action_dim: size of the action
     :param target_entropy: nats for the whole action vector on the [-1, 1] box; ``"auto"`` is -1 per action dimension
-    :param entropy_range: smallest and largest entropy that the policy can have, nats per action dimension: a target is held
-        between them
+    :param entropy_range: smallest and largest entropy that the policy can have, nats per action dimension: the target that it
+        cools to must lie between them
     :param initial: start, > 0 and <= 10, relative to the spread of Q: 3 is a nearly uniform policy, and it never gets hotter
         than 10
     :param hot_entropy: first entropy target, nats per action dimension. What the refiner draws has less where the law is
@@ -277,6 +278,9 @@ class AutomaticTemperature(Temperature):
         if "initial" in state_dict and state_dict["initial"] != self.initial:
             # loaded with another start, so started anew
             state_dict = {k: v for k, v in state_dict.items() if k not in ("initial", "log_temperature")}
+        if "stepped_at_share" not in state_dict and "cooled_share" in state_dict:
+            # of a temperature that was set: what it has cooled so far is not this one's to make up for
+            state_dict = {**state_dict, "stepped_at_share": state_dict["cooled_share"]}
         return super().load_state_dict(state_dict, strict, assign)
 
     def _pace(self) -> th.Tensor:
@@ -294,18 +298,19 @@ def checked_target_entropy(target_entropy: Any, action_dim: int, entropy_range: 
     :param action_dim: size of the action
     :param entropy_range: smallest and largest entropy that the policy can have, nats per action dimension
     :return: nats for the whole action vector
-    :raises ValueError: if it is neither ``"auto"`` nor a number between them
+    :raises ValueError: if it is neither ``"auto"`` nor a number, or is not between them
     """
-    if isinstance(target_entropy, str) and target_entropy == "auto":
-        return AUTO_ENTROPY_PER_DIMENSION * action_dim
+    is_auto = isinstance(target_entropy, str) and target_entropy == "auto"
+    target = AUTO_ENTROPY_PER_DIMENSION * action_dim if is_auto else target_entropy
     smallest, largest = (entropy * action_dim for entropy in entropy_range)
-    if not is_finite_number(target_entropy) or not smallest < target_entropy < largest:
+    if not is_finite_number(target) or not smallest < target < largest:
         raise InputError(
             f"target_entropy must be 'auto' or a number of nats between {smallest:.2f}, that of the narrowest policy, and "
             f"{largest:.2f}, that of uniform actions given what they were refined from, got {target_entropy!r}; "
-            f"{hint_at_text(target_entropy)}{AUTO_ENTROPY_PER_DIMENSION} per action dimension is 'auto'"
+            f"{hint_at_text(target_entropy)}{AUTO_ENTROPY_PER_DIMENSION} per action dimension is 'auto', and must lie between "
+            "them too: a larger relative_sigma of the refiner widens the range"
         )
-    return float(target_entropy)
+    return float(target)
 
 
 def cooled_share(n_updates: int, cooling_updates: int, steps_done: int, steps_in_run: int) -> float:

@@ -14,7 +14,7 @@ from sb3_dqs import DQS, LogLinearSchedule, PaperDQS
 from sb3_dqs.checks import InputError
 from sb3_dqs.diffusion.paper import PaperDiffusion
 from sb3_dqs.paper import PaperCnnPolicy, PaperMultiInputPolicy, PaperPolicy
-from tests.conftest import SMALL_PAPER
+from tests.conftest import SMALL, SMALL_PAPER
 
 PUBLISHED = {
     "learning_rate": 3e-4,
@@ -207,3 +207,9 @@ def test_it_is_logged_under_its_own_figures():
         "effective_sample_size",
         "temperature",
     }
+
+
+def test_its_folders_of_tensorboard_have_its_own_name(tmp_path):
+    for algorithm, small in ((DQS, SMALL), (PaperDQS, SMALL_PAPER)):
+        algorithm("MlpPolicy", "Pendulum-v1", tensorboard_log=str(tmp_path), **small).learn(1)
+    assert sorted(folder.name for folder in tmp_path.iterdir()) == ["DQS_1", "PaperDQS_1"]

@@ -414,6 +414,7 @@ NO_EFFECT = {"temperature": 0.1, "target_entropy": -1.0}
         ({"target_entropy": 0.4}, "target_entropy must be .* between -2.58.* and 0.34.* got 0.4"),
         # of a standard deviation of exp(-4): ln(2 pi e) / 2 - 4
         ({"target_entropy": -3.0}, "target_entropy must be .* between -2.58.* got -3.0"),
+        ({"component_kwargs": {"refiner": {"relative_sigma": 0.05}}}, "between -2.58.* and -1.28.* got 'auto'; .*sigma"),
         ({"target_entropy": "low"}, "target_entropy must be"),
         (NO_EFFECT, "target_entropy=-1.0 has no effect"),
         ({"actor_learning_rate_factor": 0}, "actor_learning_rate_factor must be a finite number > 0, got 0"),
@@ -1014,6 +1015,37 @@ def test_what_is_not_finite_is_named_and_not_stored_and_the_model_can_be_saved(t
     model.save(tmp_path / "model")
     loaded = DQS.load(tmp_path / "model", env=Broken("nowhere", 0, bad, space))
     loaded.learn(30, reset_num_timesteps=False)
+
+
+class Counting(gym.Env):
+    """Observes the steps of its episode, of ten; the reward of one step, the last of an episode, is no number."""
+
+    observation_space = spaces.Box(0.0, 10.0, (1,))
+    action_space = spaces.Box(-1.0, 1.0, (1,))
+    n_steps, n_steps_of_all = 0, 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.n_steps = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        self.n_steps += 1
+        self.n_steps_of_all += 1
+        reward = math.nan if self.n_steps_of_all == 20 else 0.0
+        return np.full(1, self.n_steps, np.float32), reward, False, self.n_steps == 10, {}
+
+
+def test_a_live_model_goes_on_from_a_reset_after_what_was_not_finite():
+    model = DQS("MlpPolicy", Counting(), seed=0, **SMALL)
+    with pytest.raises(InputError, match="reward of environment 0 is not finite"):
+        model.learn(60)
+    model.learn(15, reset_num_timesteps=False)
+    buffer, size = model.replay_buffer, model.replay_buffer.size()
+    before, after = buffer.observations[:size, 0, 0], buffer.next_observations[:size, 0, 0]
+    # 19 steps, and 15 of a new episode
+    assert before.tolist() == [*range(10), *range(9), *range(10), *range(5)]
+    assert np.array_equal(after, before + 1)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])

@@ -104,7 +104,7 @@ def test_entropy_target_falls_linearly_from_nearly_uniform():
 
 
 @pytest.mark.parametrize("cooling_updates", [0, 2, 6, 10, 100, 1_000])
-def test_the_temperature_follows_a_cooling_of_any_length_and_does_not_overshoot(cooling_updates):
+def test_the_temperature_follows_a_cooling_of_any_length_if_the_policy_answers_at_once(cooling_updates):
     thermostat = automatic_temperature(1, -1.0, initial=gaussian_temperature(0.65))
     errors = []
     for n_updates in range(1, cooling_updates + 200):
@@ -563,6 +563,22 @@ def test_another_kind_of_temperature_keeps_what_was_measured(tmp_path):
     assert again.thermostat.value.item() == pytest.approx(2 * fixed.thermostat.q_spread.item())
     fixed.temperature = "auto"
     assert fixed.thermostat.value.item() == pytest.approx(3 * fixed.thermostat.q_spread.item()), "on the live model too"
+
+
+def test_an_automatic_temperature_that_comes_after_the_cooling_makes_small_steps(tmp_path):
+    fixed = DQS("MlpPolicy", "Pendulum-v1", temperature=0.1, cooling_updates=10, **SMALL).learn(60)
+    assert fixed.cooled_share == 1.0
+    fixed.save(tmp_path / "fixed")
+    loaded = DQS.load(tmp_path / "fixed", temperature="auto")
+    fixed.temperature = "auto"
+    for model in (fixed, loaded):
+        thermostat = model.thermostat
+        for _ in range(3):
+            before = thermostat.log_temperature.item()
+            thermostat.start_update(model.cooled_share)
+            thermostat.observe(measures(1.0, 0.3))
+            # nothing is left to cool, so that a step is at most ``max_step``
+            assert before - 0.002 * (1 + 1e-3) <= thermostat.log_temperature.item() < before
 
 
 def test_target_entropy_of_a_file_is_not_ignored_without_a_word(tmp_path):

@@ -73,7 +73,10 @@ def find_model(path: Path) -> Path:
     :return: path of the saved model, the last one of a run
     :raises ValueError: if there is none
     """
-    zip_path = path / f"{_environment(path)}.zip" if path.is_dir() else path.with_name(path.name.removesuffix(".zip") + ".zip")
+    zip_path = path.with_name(path.name.removesuffix(".zip") + ".zip")
+    # beside the model of a run lies a folder of the same name
+    if path.is_dir() and not is_zipfile(zip_path):
+        zip_path = path / f"{_environment(path)}.zip"
     if is_zipfile(zip_path):
         return zip_path
     others = ", ".join(sorted(map(str, path.glob("*.zip")))) if path.is_dir() else ""

@@ -139,7 +139,8 @@ def compare_with_predict(
         observations = known.normalize_obs(observations)
     predicted, _ = model.predict(observations, deterministic=True)
     both = np.stack([actions, predicted]).astype(np.float32)
-    scaled = model.policy.scale_action(both).reshape(2, n_observations, -1)
+    # float32 for the critic, also where the bounds of the actions are of double precision
+    scaled = model.policy.scale_action(both).astype(np.float32).reshape(2, n_observations, -1)
     critic = model.policy.law_critic
     with evaluating(critic), th.no_grad():
         policy_input, _ = model.policy.obs_to_tensor(observations)

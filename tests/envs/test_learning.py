@@ -1,4 +1,4 @@
-"""Can each environment of this package be learned, and the agent saved, loaded and shown?"""
+"""Does training run on each environment of this package, and can the agent be saved, loaded and shown?"""
 
 import gymnasium as gym
 import numpy as np

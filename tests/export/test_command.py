@@ -53,6 +53,12 @@ def test_layout_of_images_on_the_command_line_is_that_of_the_file(tmp_path, caps
         assert images.shape[1:] == shape
 
 
+def test_actions_of_double_precision_are_exported(tmp_path, capsys):
+    DQS("MlpPolicy", RandomEnv(VECTOR, action_dtype=np.float64), **SMALL).save(tmp_path / "model")
+    assert main([str(tmp_path / "model.zip")]) == 0
+    assert "1,000 of 1,000 actions are those of predict() to 1e-05" in capsys.readouterr().out
+
+
 def test_other_candidates_are_told_with_their_q():
     comparison = Comparison(np.array([0.0, 0.3, 1e-7]), np.array([0.0, 2e-7, 1e-6]))
     assert described(comparison) == (
@@ -64,6 +70,9 @@ def test_model_and_statistics_are_found(run_of_the_zoo, monkeypatch):
     last, best = run_of_the_zoo / "sb3_dqs-Room-v0.zip", run_of_the_zoo / "best_model.zip"
     assert find_model(run_of_the_zoo) == last
     assert find_model(best) == find_model(best.with_suffix("")) == best
+    # beside it lies the folder of its settings, of the same name
+    assert last.with_suffix("").is_dir()
+    assert find_model(last.with_suffix("")) == last
     assert statistics_beside(last) == statistics_beside(best) == run_of_the_zoo / "sb3_dqs-Room-v0" / "vecnormalize.pkl"
     assert statistics_beside(run_of_the_zoo.parent / "model.zip") is None
 
