@@ -226,6 +226,7 @@ class DQS(settings.LiveSettings, ExploringAlgorithm):
         with self.holding(policy_kwargs=policy_kwargs, **settings.replay_buffer_settings(self)):
             super()._setup_model()
         settings.check_critic(self)
+        self.policy.set_training_mode(False)
         self.actor = self.policy.actor
         self.critic = self.policy.critic
         self.critic_target = self.policy.critic_target
@@ -270,6 +271,8 @@ class DQS(settings.LiveSettings, ExploringAlgorithm):
             self.thermostat.start_update(self.cooled_share)
             log.add(self._n_updates, self._update(batch, is_actor_update=self._n_updates % self.policy_delay == 0))
 
+        # whoever asks for Q values in between neither teaches the critic nor asks about a batch
+        self.policy.set_training_mode(False)
         for name, value in log.means(self.thermostat.logged()).items():
             self.logger.record(f"train/{name}", value)
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")

@@ -22,6 +22,7 @@ from stable_baselines3.common.torch_layers import (
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from stable_baselines3.common.utils import polyak_update
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from sb3_dqs.averaging import follow, polynomial_decay_share
 from sb3_dqs.checks import InputError
@@ -96,6 +97,9 @@ class DiffusionActor(BoundedPolicy):
     """
     Actor (policy) network of DQS: a diffusion model over actions, conditioned on the observation.
 
+    An actor of one's own overrides :meth:`forward`, through which all its actions then go: ``predict()`` takes single draws of
+    it, and does not choose among several.
+
     :param observation_space: Observation space
     :param action_space: Action space
     :param net_arch: Sizes of the hidden layers
@@ -166,6 +170,11 @@ class DiffusionActor(BoundedPolicy):
             )
         )
         return data
+
+    @property
+    def gives_candidates(self) -> bool:
+        """Whether it may be asked for several draws at once: not where ``forward`` is a user's, which all actions pass."""
+        return type(self).forward is DiffusionActor.forward
 
     @property
     def noise_dim(self) -> int:
@@ -363,6 +372,11 @@ class DiffusionPolicy(BoundedPolicy):
 
     def _build(self, lr_schedule: Schedule) -> None:
         self.actor = self.make_actor()
+        if any(map(is_lazy, self.actor.parameters())):
+            raise InputError(
+                f"features_extractor_class {self.features_extractor_class.__name__} has lazy modules, whose sizes copies of "
+                "the networks would not learn; give the sizes, as in nn.Linear(n_in, n_out)"
+            )
         self.actor_average = self._copy_of_actor() if self.has_average_actor else None
         self.critic = self.make_critic(self.actor.features_extractor if self.share_features_extractor else None)
         self.critic_target = self._copy_of_critic() if self.has_target_network else None
@@ -560,7 +574,7 @@ class DiffusionPolicy(BoundedPolicy):
         :return: (batch, action_dim), in [-1, 1]
         """
         actor = self.deployed_actor
-        is_chosen = self.n_action_candidates > 1 and actor.refiner is not None
+        is_chosen = self.n_action_candidates > 1 and actor.refiner is not None and actor.gives_candidates
         if not is_chosen and not self.corrector:
             return actor(obs)
         with evaluating(self.law_critic):
@@ -611,9 +625,10 @@ class DiffusionPolicy(BoundedPolicy):
         :param obs: batch of observations
         :return: (batch, action_dim), in [-1, 1]
         """
-        candidates = self.deployed_actor.candidate_actions(obs)
-        if self.n_action_candidates == 1:
-            return candidates[0]
+        actor = self.deployed_actor
+        if self.n_action_candidates == 1 or not actor.gives_candidates:
+            return actor(obs, deterministic=True)
+        candidates = actor.candidate_actions(obs)
         with evaluating(self.law_critic):
             best = smallest_q(self.law_critic, obs, candidates).argmax(dim=0)
         return candidates.gather(0, best[None, :, None].expand(1, -1, candidates.shape[-1])).squeeze(0)

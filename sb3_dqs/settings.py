@@ -298,6 +298,7 @@ def check_settings(model: "DQS") -> None:
     """
     check_action_space(model.action_space)
     _check_policy(model)
+    _check_policy_kwargs(model)
     if model.seed is not None:
         model.__dict__["seed"] = as_integer("seed", model.seed, 0, "None draws one")
     for name, (minimum, remedy) in INTEGERS.items():
@@ -353,11 +354,23 @@ def _check_policy(model: "DQS") -> None:
     if (actor_class.refiner_class is None) != (usual.refiner_class is None):
         has = "a" if usual.refiner_class is not None else "no"
         raise InputError(f"refiner_class of the actor of {name} is {actor_class.refiner_class}; {algorithm} has {has} refiner")
+    for argument in sorted(BUILT_IN_POLICY_KWARGS | {"n_action_candidates"}):
+        if not _accepts(model.policy_class, argument):
+            raise InputError(
+                f"policy {name} must take {argument!r}, which {algorithm} gives to its policies; let its constructor have "
+                "**kwargs, and pass them on to the class that it derives from"
+            )
+
+
+def _check_policy_kwargs(model: "DQS") -> None:
+    name, algorithm = model.policy_class.__name__, type(model).__name__
     if not isinstance(model.policy_kwargs, dict):
         raise InputError(
             f"policy_kwargs must be a dictionary, got {model.policy_kwargs!r}; for example dict(net_arch=[256, 256])"
         )
     model.__dict__["policy_kwargs"] = dict(model.policy_kwargs)
+    if model.policy_kwargs.get("use_sde") is False:  # SB3's SAC and TQC write this into the dictionary that they are given
+        del model.policy_kwargs["use_sde"]
     known, takes_others = keyword_arguments(model.policy_class)
     for key, value in model.policy_kwargs.items():
         if key in settings_of(type(model)) | BUILT_IN_POLICY_KWARGS:
@@ -365,12 +378,51 @@ def _check_policy(model: "DQS") -> None:
         if key not in known and (key in COUNTERPARTS or not takes_others):
             hint = hint_for(key, set(known) - BUILT_IN_POLICY_KWARGS)
             raise InputError(f"policy_kwargs must not hold {key!r}, which {name} has not; leave it out: {hint}")
-        if key in CLASSES_OF_POLICY and not callable(value):
-            raise InputError(f"{key} in policy_kwargs must be a class, got {value!r}; for example {CLASSES_OF_POLICY[key]}")
-        if key == "n_critics":
-            model.policy_kwargs[key] = as_integer(key, value, 1, "two are usual")
-        if key == "net_arch":
-            model.policy_kwargs[key] = _checked_net_arch(value)
+        model.policy_kwargs[key] = _checked_policy_argument(key, value)
+    _check_critic_kwargs(model.policy_kwargs.get("critic_class", known["critic_class"].default), model.policy_kwargs)
+
+
+def _checked_policy_argument(key: str, value: Any) -> Any:
+    if key in CLASSES_OF_POLICY and (not callable(value) or isinstance(value, th.nn.Module)):
+        raise InputError(f"{key} in policy_kwargs must be a class, got {value!r}; for example {CLASSES_OF_POLICY[key]}")
+    if key == "n_critics":
+        return as_integer(key, value, 1, "two are usual")
+    if key == "net_arch":
+        return _checked_net_arch(value)
+    if key.endswith("_kwargs") and not isinstance(value, dict | None):
+        raise InputError(f"{key} in policy_kwargs must be a dictionary of arguments, got {value!r}")
+    if key == "critic_betas" and not _is_pair_of_betas(value):
+        raise InputError(f"critic_betas in policy_kwargs must be two numbers in [0, 1), got {value!r}; (0.9, 0.999) is Adam's")
+    return value
+
+
+def _is_pair_of_betas(value: Any) -> bool:
+    is_pair = isinstance(value, tuple | list) and len(value) == 2
+    return is_pair and all(is_finite_number(beta) and 0 <= beta < 1 for beta in value)
+
+
+def _check_critic_kwargs(critic_class: Any, policy_kwargs: dict[str, Any]) -> None:
+    if not isinstance(critic_class, type):  # what arguments a function takes is its own affair
+        return
+    for name in policy_kwargs.get("critic_kwargs") or {}:
+        if not _accepts(critic_class, name):
+            known = set(keyword_arguments(critic_class)[0])
+            raise InputError(
+                f"critic_kwargs in policy_kwargs must not hold {name!r}, which {critic_class.__name__} has not; "
+                f"{hint_for(name, known)}"
+            )
+
+
+def _accepts(constructor: type, argument: str) -> bool:
+    """Whether a class, or one of its bases that it passes other arguments on to, has an argument."""
+    for base in constructor.__mro__:
+        if "__init__" in vars(base):
+            parameters = inspect.signature(base.__init__).parameters  # type: ignore[misc]
+            if argument in parameters:
+                return True
+            if not _takes_any(parameters):
+                return False
+    return False
 
 
 def _checked_net_arch(net_arch: Any) -> Any:
@@ -446,7 +498,8 @@ def _check_temperature(model: "DQS") -> None:
     elif model.target_entropy != "auto":
         raise InputError(
             f"target_entropy={model.target_entropy!r} has no effect without the automatic temperature; leave it out (to load "
-            "a model that was saved with it: load(..., target_entropy='auto')), or choose temperature='auto'"
+            "a model that was saved with it: load(..., target_entropy='auto'); on a live model, first "
+            "model.target_entropy = 'auto'), or choose temperature='auto'"
         )
 
 

@@ -227,10 +227,6 @@ class SafeActor(DiffusionActor):
     def forward(self, obs, deterministic=False):
         return super().forward(obs, deterministic) * th.tensor([1.0, 0.1])
 
-    def candidates(self, obs, n_candidates):
-        candidates = super().candidates(obs, n_candidates)
-        return candidates._replace(actions=candidates.actions * th.tensor([1.0, 0.1]))
-
 
 class WithSafeActor(DiffusionPolicy):
     actor_class = SafeActor

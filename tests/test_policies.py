@@ -19,6 +19,7 @@ from torch import nn
 from sb3_dqs import DQS, DiffusionPolicy
 from sb3_dqs.checks import InputError
 from sb3_dqs.diffusion.corrector import Corrector
+from sb3_dqs.policies import DiffusionActor
 from tests import truth
 from tests.conftest import SMALL, RandomEnv
 
@@ -134,6 +135,55 @@ def test_the_deterministic_action_is_a_function_of_observation_and_weights(algor
     assert np.array_equal(before, after)
     alone = np.stack([model.predict(row, deterministic=True)[0] for row in OBSERVATIONS])
     np.testing.assert_allclose(alone, before, atol=1e-4)
+
+
+@pytest.mark.parametrize("ask", ["policy", "best", "actor"])
+def test_actions_have_gradients_by_the_observation(ask, algorithm):
+    model = algorithm("MlpPolicy", "Pendulum-v1", seed=0).learn(40)
+    act = {
+        "policy": model.policy,
+        "best": lambda observations: model.policy(observations, deterministic=True),
+        "actor": model.policy.actor,
+    }[ask]
+    observations = th.as_tensor(OBSERVATIONS).requires_grad_()
+    (gradients,) = th.autograd.grad(act(observations).sum(), observations)
+    assert gradients.isfinite().all()
+    assert gradients.abs().max() > 0
+
+
+class Gentle(DiffusionActor):
+    def forward(self, obs, deterministic=False, noise=None):
+        return 0.1 * super().forward(obs, deterministic, noise)
+
+
+class GentlePolicy(DiffusionPolicy):
+    actor_class = Gentle
+
+
+def test_all_actions_go_through_the_forward_pass_of_an_actor_of_ones_own():
+    model = DQS(GentlePolicy, "Pendulum-v1", seed=0, n_corrector_proposals=0, **SMALL).learn(60)
+    for deterministic in (True, False):
+        actions = np.stack([model.predict(OBSERVATIONS, deterministic=deterministic)[0] for _ in range(5)])
+        assert 0 < np.abs(actions).max() <= 0.2 + 1e-6, "the torque is up to 2"
+
+
+def test_values_asked_of_the_critic_depend_on_no_other_row_and_teach_it_nothing(tmp_path, algorithm):
+    model = algorithm("MlpPolicy", "Pendulum-v1", seed=0)
+    observations, actions = th.as_tensor(OBSERVATIONS), th.zeros(len(OBSERVATIONS), 1)
+
+    def check(model):
+        before = {name: value.clone() for name, value in model.policy.state_dict().items()}
+        with th.no_grad():
+            together = th.cat(model.critic(observations, actions), dim=1)
+            alone = th.cat([th.cat(model.critic(row[None], actions[:1]), dim=1) for row in observations])
+        th.testing.assert_close(together, alone)
+        model.predict(OBSERVATIONS)
+        assert all(th.equal(value, before[name]) for name, value in model.policy.state_dict().items())
+
+    check(model)
+    check(model.learn(60))
+    model.save(tmp_path / "model")
+    check(algorithm.load(tmp_path / "model"))
 
 
 def test_candidates_are_ranked_by_the_smallest_q():

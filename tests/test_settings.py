@@ -20,7 +20,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.logger import HumanOutputFormat
 from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.policies import ContinuousCritic
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, FlattenExtractor
 from stable_baselines3.common.type_aliases import ReplayBufferSamples, TrainFreq, TrainFrequencyUnit
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
@@ -551,7 +551,13 @@ def test_a_file_of_another_algorithm_says_so(tmp_path, files):
     ("policy_kwargs", "message"),
     [
         ("dict(net_arch=[64])", r"policy_kwargs must be a dictionary, got 'dict\(net_arch=\[64\]\)'"),
-        ({"use_sde": False}, "policy_kwargs must not hold 'use_sde'.*leave it out.*exploration_correlation_time"),
+        ({"use_sde": True}, "policy_kwargs must not hold 'use_sde'.*leave it out.*exploration_correlation_time"),
+        ({"activation_fn": th.nn.ReLU()}, r"activation_fn in policy_kwargs must be a class, got ReLU\(\)"),
+        ({"critic_betas": 0.5}, r"critic_betas in policy_kwargs must be two numbers in \[0, 1\), got 0.5"),
+        ({"critic_betas": (0.9, 1.0)}, "critic_betas in policy_kwargs must be two numbers"),
+        ({"critic_kwargs": {"n_quantile": 25}}, "critic_kwargs in policy_kwargs must not hold 'n_quantile'"),
+        ({"critic_kwargs": [1]}, r"critic_kwargs in policy_kwargs must be a dictionary of arguments, got \[1\]"),
+        ({"optimizer_kwargs": 3}, "optimizer_kwargs in policy_kwargs must be a dictionary of arguments, got 3"),
         ({"log_std_init": -3}, "policy_kwargs must not hold 'log_std_init'.*temperature"),
         ({"n_diffusion_steps": 3}, "policy_kwargs must not hold 'n_diffusion_steps'; pass it as an argument of DQS"),
         ({"n_action_candidates": 3}, "policy_kwargs must not hold 'n_action_candidates'"),
@@ -576,6 +582,32 @@ def test_a_file_of_another_algorithm_says_so(tmp_path, files):
 def test_policy_kwargs_that_cannot_be_used_name_themselves(policy_kwargs, message):
     with pytest.raises(ValueError, match=message):
         DQS("MlpPolicy", "Pendulum-v1", policy_kwargs=policy_kwargs)
+
+
+def test_policy_kwargs_that_sac_was_given_may_be_given_to_us():
+    policy_kwargs = {"net_arch": [8]}
+    SAC("MlpPolicy", "Pendulum-v1", buffer_size=10, policy_kwargs=policy_kwargs)
+    assert policy_kwargs == {"net_arch": [8], "use_sde": False}, "SB3 writes into it"
+    assert DQS("MlpPolicy", "Pendulum-v1", buffer_size=10, policy_kwargs=policy_kwargs).policy.net_arch == [8]
+
+
+def test_a_policy_whose_constructor_takes_too_little_is_named():
+    class Explicit(DiffusionPolicy):
+        def __init__(self, observation_space, action_space, lr_schedule, net_arch=None):
+            super().__init__(observation_space, action_space, lr_schedule, net_arch)
+
+    with pytest.raises(InputError, match=r"policy Explicit must take 'corrector_kwargs', .*\*\*kwargs, and pass them on"):
+        DQS(Explicit, "Pendulum-v1")
+
+
+def test_lazy_modules_of_an_extractor_are_named():
+    class Lazy(FlattenExtractor):
+        def __init__(self, observation_space):
+            super().__init__(observation_space)
+            self.layer = th.nn.LazyLinear(3)
+
+    with pytest.raises(InputError, match="features_extractor_class Lazy has lazy modules"):
+        DQS("MlpPolicy", "Pendulum-v1", policy_kwargs={"features_extractor_class": Lazy})
 
 
 @pytest.mark.parametrize("policy", ["CnnPolicy", "MultiInputPolicy"])

@@ -142,10 +142,11 @@ class RunningNormalization(nn.Module):
     def forward(self, features: th.Tensor) -> th.Tensor:
         """
         :param features: (batch, features_dim)
-        :return: (batch, features_dim), in [-clip, clip]
+        :return: (batch, features_dim), in [-clip, clip]; NaN where a feature is infinite, so that it shows in the action
         """
         scale = (self.variance + self.eps).rsqrt().to(features.dtype)
-        return ((features - self.mean.to(features.dtype)) * scale).clamp(-self.clip, self.clip)
+        normalised = (features - self.mean.to(features.dtype)) * scale
+        return normalised.clamp(-self.clip, self.clip) + (normalised - normalised)
 
 
 class PreconditionedDenoiser(nn.Module):

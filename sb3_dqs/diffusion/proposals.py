@@ -19,6 +19,10 @@ MAX_SIGMAS_OUTSIDE = 12.0
 # From this half-width of the box on, in units of sigma, the far wall is out of reach of any mean (below 1e-6 sigma).
 FAR_WALL_SIGMAS = 5.0
 
+# In units of sqrt(2) sigma: a wall further off, seen from inside, does not show in float32, and its erfcx, infinite there, has
+# no gradient
+FURTHEST_WALL = -9.0
+
 # Half the spacing of float32 draws on [0, 1), and the largest float32 below 1
 SMALLEST_UNIFORM, LARGEST_UNIFORM = 2.0**-25, 1 - 2.0**-24
 
@@ -143,11 +147,11 @@ class TruncatedNormalMean(nn.Module):
         :return: (..., action_dim), in [-1, 1] up to rounding
         """
         distance = mean.abs().clamp_(max=self.max_distance)
-        near_wall = th.add(self.middle, distance, alpha=self.per_unit)
+        near_wall = th.add(self.middle, distance, alpha=self.per_unit).clamp_(min=FURTHEST_WALL)
         masses = operations.erfcx(near_wall)
         if self.sees_far_wall:
             exponent = distance * self.slope
-            masses.addcmul_(exponent.exp(), operations.erfcx(near_wall.add_(self.far_wall)), value=-1)
+            masses = th.addcmul(masses, exponent.exp(), operations.erfcx(near_wall + self.far_wall), value=-1)
             distance = operations.addcdiv(distance, operations.expm1(exponent), masses, value=self.shift)
         else:
             distance = operations.addcdiv(distance, self.one, masses, value=-self.shift)

@@ -4,6 +4,7 @@ import os
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch as th
@@ -22,8 +23,8 @@ OBSERVATIONS = "observations"
 # What pickle raises, by its documentation, where a file is cut short, none of its own, or names what is not installed
 UNREADABLE = (pickle.UnpicklingError, AttributeError, EOFError, ImportError, IndexError)
 
-# Statistics, or the file that ``VecNormalize.save`` wrote
-Statistics = VecNormalize | str | os.PathLike
+# Statistics, or the file that ``VecNormalize.save`` wrote, or none
+Statistics = VecNormalize | str | os.PathLike | Literal[False]
 
 
 class DeployedPolicy(nn.Module):
@@ -137,7 +138,9 @@ class Normalization(nn.Module):
         :param values: (batch, *shape), as the environment gives them
         :return: float32, of the same shape
         """
-        return ((values.double() - self.mean) / self.std).clamp(-self.clip, self.clip).float()
+        normalised = (values.double() - self.mean) / self.std
+        # NaN where a value is infinite, so that it shows in the action
+        return (normalised.clamp(-self.clip, self.clip) + (normalised - normalised)).float()
 
 
 def parts_of(space: spaces.Space) -> Mapping[str, spaces.Space]:
@@ -155,7 +158,15 @@ def vec_normalize_of(model: DQS, vec_normalize: Statistics | None) -> VecNormali
     :return: the statistics, if there are any
     :raises ValueError: if ``vec_normalize`` is none
     """
+    if vec_normalize is False:
+        return None
     if vec_normalize is None:
+        if model.env is None and model._last_original_obs is not None:
+            raise InputError(
+                "vec_normalize must be given for a model without environment that was trained with VecNormalize: what its "
+                "save() wrote (on the command line --vec-normalize FILE), or, in Python, False for a file that takes "
+                "normalised observations"
+            )
         return model.get_vec_normalize_env()
     if isinstance(vec_normalize, str | os.PathLike):
         path = Path(vec_normalize)

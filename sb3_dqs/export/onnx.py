@@ -5,7 +5,7 @@ import copy
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,6 +30,9 @@ from sb3_dqs.extras import what_is_missing
 # Name of the output; the inputs have the names of the parts of the observation
 ACTIONS = "actions"
 
+# Of names in the file: inputs as they are exported, and all that is neither input nor output
+INPUT, INSIDE = "input of the policy, ", "inside/"
+
 
 def export_onnx(
     model: DQS,
@@ -48,7 +51,8 @@ def export_onnx(
     :param model: a trained model
     :param path: of the file; its folder is made where there is none
     :param vec_normalize: the statistics of observations that it was trained with, or the file that ``VecNormalize.save``
-        wrote; by default those of the environment of the model, if it has one with statistics
+        wrote; by default those of the environment of the model, if it has one with statistics; ``False`` for a file that
+        takes observations as they are after normalisation
     :param batch_size: number of observations that the file takes at once, >= 1; any number by default
     :param channels_last: whether images are (batch, height, width, channels), or have the channels first; by default as the
         environment of the model gives them
@@ -64,7 +68,9 @@ def export_onnx(
         raise InputError(f"an observation must not be named {ACTIONS!r}, as the output is; rename its key in the environment")
     # one row as example would fix the number of rows
     examples = deployed.examples(batch_size or 2)
-    open_batch = {"observations": tuple({0: th.export.Dim("batch")} for _ in examples)}
+    # one name for the one number that all parts share
+    named = [th.export.Dim("batch"), *[th.export.Dim.AUTO] * (len(examples) - 1)]
+    open_batch = {"observations": tuple({0: size} for size in named)}
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with _without_notes_of_the_exporter():
@@ -72,14 +78,40 @@ def export_onnx(
             deployed,
             examples,
             path,
-            input_names=deployed.names,
+            input_names=[f"{INPUT}{number}" for number in range(len(examples))],
             output_names=[ACTIONS],
             dynamic_shapes=open_batch if batch_size is None else None,
             dynamo=True,
             external_data=False,
             verbose=False,
         )
+    _name_inputs(path, deployed.names)
     return path
+
+
+def _name_inputs(path: Path, names: Sequence[str]) -> None:
+    """
+    Parts of an observation may have any name, also one that the exporter gave to something inside, which all gets a prefix.
+    """
+    import onnx
+
+    program = onnx.load(path)
+    graph = program.graph
+    given = {ACTIONS: ACTIONS, "": "", **dict(zip([entry.name for entry in graph.input], names, strict=True))}
+
+    prefix = INSIDE
+    while any(part.startswith(prefix) for part in names):
+        prefix += "/"
+
+    def name(inside: str) -> str:
+        return given.get(inside, f"{prefix}{inside}")
+
+    for node in graph.node:
+        node.input[:], node.output[:] = map(name, node.input), map(name, node.output)
+    for entry in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        entry.name = name(entry.name)
+    onnx.checker.check_model(program)
+    onnx.save(program, path)
 
 
 class Comparison(NamedTuple):
@@ -126,7 +158,8 @@ def compare_with_predict(
     if n_observations % rows_at_once:
         raise InputError(f"n_observations must be a multiple of the {rows_at_once} that {path} takes, got {n_observations}")
     known = vec_normalize_of(model, vec_normalize)
-    raw = _draw(model.observation_space, observation_normalizations(model, known), n_observations, seed)
+    normalizations = observation_normalizations(model, False if known is None else known)
+    raw = _draw(model.observation_space, normalizations, n_observations, seed)
     feeds = {entry.name: _laid_out_as(entry.shape[1:], raw[entry.name]) for entry in session.get_inputs()}
     batches = [
         {name: rows[start : start + rows_at_once] for name, rows in feeds.items()}

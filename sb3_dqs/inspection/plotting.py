@@ -126,7 +126,7 @@ def denoising_paths(model: DQS, observation: np.ndarray | dict[str, np.ndarray],
     """
     n_paths = as_integer("n_paths", n_paths, 1, "60 is the default")
     actor = model.policy.deployed_actor
-    # learn() leaves batch norm and dropout in training mode
+    # a policy that was made by hand is in training mode, which batch norm and dropout show
     actor.set_training_mode(False)
     observations, _ = actor.obs_to_tensor(repeated(observation, n_paths))
     passes: list[th.Tensor] = []

@@ -122,6 +122,13 @@ def test_normalisation_forgets_features_that_have_moved():
     assert math.isclose(normalization.mean.item(), 1 - 0.9**10, rel_tol=1e-6)
 
 
+def test_an_infinite_feature_is_no_number_once_normalised():
+    features = th.tensor([[1.0, math.inf], [-math.inf, 1e30], [math.nan, 2.0]])
+    normalised = RunningNormalization(2)(features)
+    assert normalised.isnan().tolist() == [[False, True], [True, False], [True, False]]
+    assert normalised[1, 1] == 10.0, "what is enormous is clipped"
+
+
 def test_normalised_features_ignore_shift_and_scale_and_stay_finite_where_they_were_constant():
     th.manual_seed(0)
     features = th.randn(64, 2)

@@ -64,6 +64,16 @@ def test_pairs_cancel_around_the_mean_inside_the_box():
     assert abs(proposals.mean() - 0.3) < 1e-9
 
 
+@pytest.mark.parametrize("sigma", [0.02, 0.15, 0.5, 3.0])
+def test_the_mean_has_a_gradient_everywhere(sigma):
+    mean = th.linspace(-1 - 3 * sigma, 1 + 3 * sigma, 1_001).requires_grad_()
+    (slopes,) = th.autograd.grad(TruncatedNormalMean(sigma)(mean).sum(), mean)
+    # the slope of the mean is the variance over that of the normal law
+    ends = ((-1 - mean) / sigma).detach().numpy(), ((1 - mean) / sigma).detach().numpy()
+    expected = stats.truncnorm.var(*ends)
+    np.testing.assert_allclose(slopes.numpy(), expected, atol=5e-3)
+
+
 def mean_at_one_sigma(mean, sigma):
     return TruncatedNormalMean(sigma.item())(mean)
 

@@ -4,9 +4,11 @@ import json
 import runpy
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from gymnasium import spaces
 
@@ -107,9 +109,44 @@ def test_files_give_the_actions_of_predict_where_there_is_no_torch(tmp_path):
     assert compared.differences.shape == compared.q_differences.shape == (1_000,)
     assert compared.differences.max() < 1e-5
     assert compared.q_differences.max() < 1e-5
-    without_statistics = compare_with_predict(eight, tmp_path / "eight.onnx")
+    without_statistics = compare_with_predict(eight, tmp_path / "eight.onnx", vec_normalize=False)
     assert without_statistics.differences.max() > 1e-2
     assert without_statistics.q_differences.max() > 1e-5
+
+
+def test_statistics_that_a_loaded_model_has_lost_are_missed(tmp_path):
+    path = tmp_path / "policy.onnx"
+    trained(DQS, "MlpPolicy", VECTOR, {}, n_action_candidates=1, n_diffusion_steps=2).save(tmp_path / "model")
+    model = DQS.load(tmp_path / "model")
+    with pytest.raises(InputError, match=r"vec_normalize must be given .* --vec-normalize FILE\), or, in Python, False"):
+        export_onnx(model, path)
+    export_onnx(model, path, vec_normalize=False)
+    assert compare_with_predict(model, path, vec_normalize=False, n_observations=20).differences.max() < 1e-5
+
+
+def test_observations_may_be_named_as_something_inside_the_file(tmp_path):
+    names = ["t", "low", "high", "cat", "linear", "mul", "inside/cat", "batch", "observations", "robot/joint pos"]
+    space = spaces.Dict({name: spaces.Box(-1.0, 1.0, (size,)) for size, name in enumerate(names, 1)})
+    model = DQS("MultiInputPolicy", RandomEnv(space), **SMALL)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*will not be used.*")
+        export_onnx(model, tmp_path / "policy.onnx")
+    assert shapes(tmp_path / "policy.onnx") == {
+        **{name: ["batch", size] for size, name in enumerate(names, 1)},
+        "actions": ["batch", 2],
+    }
+    assert compare_with_predict(model, tmp_path / "policy.onnx").differences.max() < 1e-5
+
+
+def test_infinite_observations_show_in_the_actions_of_the_file(tmp_path):
+    for normalized in (None, {}):
+        model = trained(DQS, "MlpPolicy", VECTOR, normalized, n_diffusion_steps=2)
+        export_onnx(model, tmp_path / "policy.onnx")
+        session = onnxruntime.InferenceSession(tmp_path / "policy.onnx")
+        for bad in (np.inf, -np.inf, np.nan):
+            (actions,) = session.run(["actions"], {"observations": np.float32([[0.0, bad, 0.0], [0.0, 1.0, 0.0]])})
+            assert np.isnan(actions[0]).all()
+            assert np.isfinite(actions[1]).all()
 
 
 @pytest.fixture(scope="module")

@@ -214,6 +214,7 @@ def vectors():
 
 def waits_of_an_update(model):
     batch = model.replay_buffer.sample(16)
+    model.policy.set_training_mode(True)  # as train() does
     with Waits() as waits:
         model._update(batch, True)
     return waits.names
