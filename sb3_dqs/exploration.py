@@ -76,6 +76,8 @@ class ExploringAlgorithm(OffPolicyAlgorithm):
     cooled_share: float
     # goes on while episodes go on; None where they start anew
     exploration_noise: CorrelatedNoise | None
+    # whether VecNormalize made the observations that were learned from: it is not saved with the model
+    sees_normalised: bool = False
 
     def _setup_learn(
         self, total_timesteps: int, callback: MaybeCallback = None, reset_num_timesteps: bool = True, *rest: Any, **kwargs: Any
@@ -83,6 +85,7 @@ class ExploringAlgorithm(OffPolicyAlgorithm):
         if reset_num_timesteps or self._last_obs is None:  # the environments will start new episodes
             self.exploration_noise = None
         prepared = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, *rest, **kwargs)
+        self.sees_normalised = self._vec_normalize_env is not None and self._vec_normalize_env.norm_obs
         with self._reset_after_errors():
             if self._vec_normalize_env is not None:
                 settings.check_observations(self._last_original_obs, is_counted=self._vec_normalize_env.training)

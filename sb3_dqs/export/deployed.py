@@ -161,7 +161,7 @@ def vec_normalize_of(model: DQS, vec_normalize: Statistics | None) -> VecNormali
     if vec_normalize is False:
         return None
     if vec_normalize is None:
-        if model.env is None and model._last_original_obs is not None:
+        if model.env is None and model.sees_normalised:
             raise InputError(
                 "vec_normalize must be given for a model without environment that was trained with VecNormalize: what its "
                 "save() wrote (on the command line --vec-normalize FILE), or, in Python, False for a file that takes "

@@ -54,7 +54,7 @@ def test_layout_of_images_on_the_command_line_is_that_of_the_file(tmp_path, caps
 
 
 def test_actions_of_double_precision_are_exported(tmp_path, capsys):
-    DQS("MlpPolicy", RandomEnv(VECTOR, action_dtype=np.float64), **SMALL).save(tmp_path / "model")
+    DQS("MlpPolicy", RandomEnv(VECTOR, action_dtype=np.float64), **SMALL).learn(40).save(tmp_path / "model")
     assert main([str(tmp_path / "model.zip")]) == 0
     assert "1,000 of 1,000 actions are those of predict() to 1e-05" in capsys.readouterr().out
 

@@ -122,6 +122,10 @@ def test_statistics_that_a_loaded_model_has_lost_are_missed(tmp_path):
         export_onnx(model, path)
     export_onnx(model, path, vec_normalize=False)
     assert compare_with_predict(model, path, vec_normalize=False, n_observations=20).differences.max() < 1e-5
+    # not where nothing, or the reward alone, was normalised
+    for normalized in (None, {"norm_obs": False}):
+        trained(DQS, "MlpPolicy", VECTOR, normalized, n_diffusion_steps=2).save(tmp_path / "model")
+        export_onnx(DQS.load(tmp_path / "model"), path)
 
 
 def test_observations_may_be_named_as_something_inside_the_file(tmp_path):
