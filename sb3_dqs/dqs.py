@@ -251,7 +251,6 @@ class DQS(settings.LiveSettings, ExploringAlgorithm):
         self.policy.follow_temperature(self.thermostat.value)
 
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:
-        # Switch to train mode (this affects batch norm / dropout)
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.critic.optimizer)
         update_learning_rate(
