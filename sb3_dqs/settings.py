@@ -235,16 +235,25 @@ def keyword_arguments(constructor: type) -> tuple[dict[str, inspect.Parameter], 
     """
     known: dict[str, inspect.Parameter] = {}
     takes_others = False
-    for base in constructor.__mro__:
-        if "__init__" not in vars(base):
-            continue
-        parameters = inspect.signature(base.__init__).parameters  # type: ignore[misc]
+    for base, parameters in _constructors(constructor):
         has_default = {n: p for n, p in parameters.items() if p.default is not inspect.Parameter.empty}
         known = {**has_default, **known}
-        if not _takes_any(parameters):
-            break
-        takes_others |= not base.__module__.startswith("sb3_dqs")
+        takes_others |= _takes_any(parameters) and not base.__module__.startswith("sb3_dqs")
     return known, takes_others
+
+
+def _constructors(constructor: type) -> Iterator[tuple[type, Mapping[str, inspect.Parameter]]]:
+    """A class, and the bases that arguments are passed on to, by ``**kwargs``, each with the parameters of its constructor."""
+    for base in constructor.__mro__:
+        if "__init__" in vars(base):
+            parameters = inspect.signature(base.__init__).parameters  # type: ignore[misc]
+            yield base, parameters
+            if not _takes_any(parameters):
+                return
+
+
+def _accepts(constructor: type, argument: str) -> bool:
+    return any(argument in parameters for _, parameters in _constructors(constructor))
 
 
 def component_kwargs(model: "DQS", component: str, constructor: type, given: Iterable[str]) -> dict[str, Any]:
@@ -379,7 +388,9 @@ def _check_policy_kwargs(model: "DQS") -> None:
             hint = hint_for(key, set(known) - BUILT_IN_POLICY_KWARGS)
             raise InputError(f"policy_kwargs must not hold {key!r}, which {name} has not; leave it out: {hint}")
         model.policy_kwargs[key] = _checked_policy_argument(key, value)
-    _check_critic_kwargs(model.policy_kwargs.get("critic_class", known["critic_class"].default), model.policy_kwargs)
+    # a policy of one's own may have settled its critic
+    usual_critic = known["critic_class"].default if "critic_class" in known else None
+    _check_critic_kwargs(model.policy_kwargs.get("critic_class", usual_critic), model.policy_kwargs)
 
 
 def _checked_policy_argument(key: str, value: Any) -> Any:
@@ -411,18 +422,6 @@ def _check_critic_kwargs(critic_class: Any, policy_kwargs: dict[str, Any]) -> No
                 f"critic_kwargs in policy_kwargs must not hold {name!r}, which {critic_class.__name__} has not; "
                 f"{hint_for(name, known)}"
             )
-
-
-def _accepts(constructor: type, argument: str) -> bool:
-    """Whether a class, or one of its bases that it passes other arguments on to, has an argument."""
-    for base in constructor.__mro__:
-        if "__init__" in vars(base):
-            parameters = inspect.signature(base.__init__).parameters  # type: ignore[misc]
-            if argument in parameters:
-                return True
-            if not _takes_any(parameters):
-                return False
-    return False
 
 
 def _checked_net_arch(net_arch: Any) -> Any:

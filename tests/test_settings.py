@@ -600,6 +600,31 @@ def test_a_policy_whose_constructor_takes_too_little_is_named():
         DQS(Explicit, "Pendulum-v1")
 
 
+def test_a_policy_may_settle_its_critic():
+    class Settled(DiffusionPolicy):
+        def __init__(
+            self,
+            observation_space,
+            action_space,
+            lr_schedule,
+            *,
+            has_target_network,
+            has_average_critic,
+            has_average_actor,
+            diffusion_kwargs,
+            refiner_kwargs,
+            n_action_candidates,
+            corrector_kwargs,
+        ):
+            built_in = {name: value for name, value in locals().items() if name.startswith(("has_", "n_")) or "kwargs" in name}
+            super().__init__(observation_space, action_space, lr_schedule, critic_class=ContinuousCritic, **built_in)
+
+    model = DQS(Settled, "Pendulum-v1", buffer_size=10)
+    assert type(model.critic) is ContinuousCritic
+    with pytest.raises(InputError, match="must not hold 'critic_class', which Settled has not"):
+        DQS(Settled, "Pendulum-v1", policy_kwargs={"critic_class": ContinuousCritic})
+
+
 def test_lazy_modules_of_an_extractor_are_named():
     class Lazy(FlattenExtractor):
         def __init__(self, observation_space):

@@ -102,6 +102,15 @@ def without_bookkeeping(module: nn.Module) -> Callable[[th.Tensor], th.Tensor]:
     return th.relu_ if type(module) is nn.ReLU else module
 
 
+def clip_finite(values: th.Tensor, limit: float) -> th.Tensor:
+    """
+    :param values: any shape
+    :param limit: > 0
+    :return: same shape, in [-limit, limit]; NaN where a value is infinite, which would otherwise look like an ordinary one
+    """
+    return values.clamp(-limit, limit) + (values - values)
+
+
 class RunningNormalization(nn.Module):
     """
     Features in units of their standard deviation, around their mean, by running statistics.
@@ -145,8 +154,7 @@ class RunningNormalization(nn.Module):
         :return: (batch, features_dim), in [-clip, clip]; NaN where a feature is infinite, so that it shows in the action
         """
         scale = (self.variance + self.eps).rsqrt().to(features.dtype)
-        normalised = (features - self.mean.to(features.dtype)) * scale
-        return normalised.clamp(-self.clip, self.clip) + (normalised - normalised)
+        return clip_finite((features - self.mean.to(features.dtype)) * scale, self.clip)
 
 
 class PreconditionedDenoiser(nn.Module):

@@ -15,6 +15,7 @@ from stable_baselines3.common.vec_env import VecNormalize, VecTransposeImage, is
 from torch import nn
 
 from sb3_dqs.checks import InputError
+from sb3_dqs.diffusion.networks import clip_finite
 from sb3_dqs.dqs import DQS
 
 # Name of the observation where it is not a dictionary, which brings names of its own
@@ -138,9 +139,7 @@ class Normalization(nn.Module):
         :param values: (batch, *shape), as the environment gives them
         :return: float32, of the same shape
         """
-        normalised = (values.double() - self.mean) / self.std
-        # NaN where a value is infinite, so that it shows in the action
-        return (normalised.clamp(-self.clip, self.clip) + (normalised - normalised)).float()
+        return clip_finite((values.double() - self.mean) / self.std, self.clip).float()
 
 
 def parts_of(space: spaces.Space) -> Mapping[str, spaces.Space]:
