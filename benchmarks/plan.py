@@ -3,7 +3,7 @@
 import hashlib
 import inspect
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ PROTOCOL = 2
 STATIC_TEMPERATURE = 1.0
 
 EVALUATION = {"every": 1_000, "episodes": 20, "stochastic_episodes": 20, "deterministic_forms": False}
-TIER_KEYS = ("about", "seeds", "evaluation", "algorithms", "environments", "published", "score_at")
+TIER_KEYS = ("about", "seeds", "evaluation", "algorithms", "environments", "published", "score_at", "fresh_seeds")
 ALGORITHM_KEYS = ("class", "settings", "environments", "on_request")
 ENV_SPEC_KEYS = ("id", "kwargs", "wrappers", "imports", "action_repeat", "n_envs", "move_favourite", "law")
 MOVE_KEYS = ("at", "to", "recovered_at")
@@ -110,6 +110,8 @@ class Tier:
     :param published_tasks: of each environment: its name in :mod:`benchmarks.published`, where given
     :param published_methods: names of methods there that the report shows beside the tier's algorithms
     :param score_at: steps of the agent at which the report names the mean score over environments
+    :param fresh_seeds: of each environment: those whose runs were first completed after the settings of the first algorithm
+        were frozen, where given
     """
 
     name: str
@@ -120,6 +122,7 @@ class Tier:
     published_tasks: dict[str, str] = field(default_factory=dict)
     published_methods: tuple[str, ...] = ()
     score_at: tuple[int, ...] = ()
+    fresh_seeds: dict[str, list[int]] = field(default_factory=dict)
 
     def action_repeat(self, environment: str) -> int:
         """
@@ -188,6 +191,7 @@ def load_tier(name_or_path: str) -> Tier:
             if "law" in environment_entry and not issubclass(CLASSES[entry["class"]], DQS):
                 continue  # static targets have no reward to learn from
             runs += [_run(content, algorithm, environment, seed) for seed in content["seeds"]]
+    _check_report(content, runs)
     entries = {**content["algorithms"], **content["environments"]}
     on_request = {name for name, entry in entries.items() if entry.get("on_request")}
     scales = {name: tuple(entry["scale"]) for name, entry in content["environments"].items() if "scale" in entry}
@@ -200,6 +204,7 @@ def load_tier(name_or_path: str) -> Tier:
         {name: entry["published"] for name, entry in content["environments"].items() if "published" in entry},
         tuple(content.get("published", ())),
         tuple(content.get("score_at", ())),
+        content.get("fresh_seeds", {}),
     )
 
 
@@ -233,6 +238,22 @@ def _run(content: dict[str, Any], algorithm: str, environment: str, seed: int) -
         evaluation=evaluation,
         defaults=default_settings(CLASSES[class_name], {**static, **settings}),
     )
+
+
+def _check_report(content: dict[str, Any], runs: Sequence[Run]) -> None:
+    """What the report is asked for is among what the runs record."""
+    for run in runs:
+        for step in content.get("score_at", ()):
+            every = run.evaluation["every"]
+            if "scale" in content["environments"][run.environment] and (step % every or not 0 < step <= run.steps):
+                raise ValueError(
+                    f"score_at must hold evaluations of environment {run.environment!r}, got {step}; it is evaluated every "
+                    f"{every} steps up to {run.steps}"
+                )
+    for environment, seeds in content.get("fresh_seeds", {}).items():
+        check_choice("each environment of fresh_seeds", environment, content["environments"])
+        if unknown := set(seeds) - set(content["seeds"]):
+            raise ValueError(f"fresh_seeds of {environment!r} must be seeds of the tier, got {sorted(unknown)}")
 
 
 def default_settings(algorithm: type[OffPolicyAlgorithm], settings: dict[str, Any]) -> dict[str, Any]:

@@ -5,10 +5,11 @@ What do the results of a tier say? Tables, pictures and one HTML page.
 
 Reads the results of ``benchmarks/results/TIER`` whose key is in the tier's plan, and writes ``report.md``, ``report.html``
 (self-contained) and PNGs beside them. A run has two scores, on the scale that the tier names, where as a rule uniform actions
-earn 0 and a reference return earns 1: the area under its curve of deterministic returns over steps, divided by the steps; and
-the last point of that curve. Aggregates are those of rliable (arXiv:2108.13264): interquartile mean and probability of
-improvement, with 95 % stratified bootstrap intervals. Where the tier names published methods, their means over seeds (see
-:mod:`benchmarks.published`) stand beside its own.
+earn 0 and a reference return earns 1: the area under its curve of deterministic returns over steps, divided by the steps from
+the first evaluation to the last; and the last point of that curve. Aggregates are those of rliable (arXiv:2108.13264):
+interquartile mean and probability of improvement, with 95 % stratified bootstrap intervals, in which environments may differ
+in how many seeds they have. Where the tier names published methods, their means over seeds (see :mod:`benchmarks.published`)
+stand beside its own.
 """
 
 import argparse
@@ -31,7 +32,6 @@ require("matplotlib", "rliable", "yaml")
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from rliable import library as rliable
 from rliable import metrics as rliable_metrics
 
 from benchmarks.plan import Run, Tier, load_tier
@@ -48,6 +48,8 @@ LINE_STYLES = ("-", "--", ":", "-.", "o-", "s--", "^:", "v-.")
 
 Result = dict[str, Any]
 Scale = tuple[float, float]
+# Scores of runs, one array for each environment
+Scores = list[np.ndarray]
 # (algorithm, environment) -> results in the order of seeds
 Groups = dict[tuple[str, str], list[Result]]
 
@@ -134,12 +136,13 @@ SCORES: dict[str, Callable[[Result, Scale], float]] = {
 }
 
 
-def score_matrix(groups: Groups, algorithm: str, environments: Sequence[str], tier: Tier, score: str) -> np.ndarray:
+def scores_of(groups: Groups, algorithm: str, environments: Sequence[str], tier: Tier, score: str) -> Scores:
     """
-    :return: (n_runs, n_environments), of one of ``SCORES``; as many runs as the environment with the fewest has
+    :return: one of ``SCORES``, of each run in each of the environments
     """
-    columns = [[SCORES[score](result, tier.scales[name]) for result in groups[algorithm, name]] for name in environments]
-    return np.array([column[: min(map(len, columns))] for column in columns]).T
+    return [
+        np.array([SCORES[score](result, tier.scales[name]) for result in groups[algorithm, name]]) for name in environments
+    ]
 
 
 def returns_at(result: Result, step: int) -> float:
@@ -168,15 +171,21 @@ def score_table(groups: Groups, tier: Tier) -> Table | None:
         return (value - low) / (high - low)
 
     rows = []
-    for algorithm in complete:
-        n_seeds = min(len(groups[algorithm, name]) for name in environments)
-        matrices = [
-            np.array(
-                [[score(returns_at(x, step), name) for x in groups[algorithm, name][:n_seeds]] for name in environments]
-            ).T
+
+    def add(label: str, results_of: dict[str, list[Result]]) -> None:
+        of_steps = [
+            [np.array([score(returns_at(x, step), name) for x in results]) for name, results in results_of.items()]
             for step in tier.score_at
         ]
-        rows.append([algorithm, str(n_seeds), *(with_interval(matrix, rliable_metrics.aggregate_mean) for matrix in matrices)])
+        n_seeds = {len(results) for results in results_of.values()}
+        rows.append([label, _n_seeds(n_seeds), *(with_interval(scores, mean_of_means) for scores in of_steps)])
+
+    for algorithm in complete:
+        results_of = {name: groups[algorithm, name] for name in environments}
+        add(algorithm, results_of)
+        fresh = {name: [x for x in results if _is_fresh(x, tier, name)] for name, results in results_of.items()}
+        if algorithm == tier.runs[0].algorithm and all(fresh.values()) and fresh != results_of:
+            add(f"{algorithm}, runs completed after its settings were frozen", fresh)
     for method in tier.published_methods:
         curves_of = {name: _published_returns(tier, name, method) for name in environments}
         of_steps = [[score(c[step], name) for name, c in curves_of.items() if step in c] for step in tier.score_at]
@@ -214,6 +223,10 @@ def returns_table(groups: Groups, tier: Tier) -> Table | None:
     return Table("Deterministic returns", note, header, rows)
 
 
+def _is_fresh(result: Result, tier: Tier, environment: str) -> bool:
+    return not tier.fresh_seeds or result["run"]["seed"] in tier.fresh_seeds.get(environment, ())
+
+
 def _published_returns(tier: Tier, environment: str, method: str) -> dict[int, float]:
     """Steps of the agent -> mean return; empty where nothing is published."""
     curve = published_curves().get(tier.published_tasks.get(environment, ""), {}).get(method, {})
@@ -221,20 +234,40 @@ def _published_returns(tier: Tier, environment: str, method: str) -> dict[int, f
     return {step // tier.action_repeat(environment): mean for step, mean in curve.items()}
 
 
-def with_interval(scores: np.ndarray | tuple[np.ndarray, ...], statistic: Callable[..., float]) -> str:
+def with_interval(scores: Scores, statistic: Callable[[Scores], float]) -> str:
     """
-    :param scores: matrix of scores (n_runs, n_environments), or a pair of matrices
-    :param statistic: of the scores
+    :param scores: of runs, one array for each environment
+    :param statistic: of such scores
     :return: its value, and the ends of its 95 % stratified bootstrap interval unless there are too few seeds for one
     """
-    matrices = scores if isinstance(scores, tuple) else (scores,)
-    if min(map(len, matrices)) < MIN_SEEDS_FOR_INTERVAL:
-        return f"{statistic(*matrices):.3f}"
-    # rliable draws from numpy's global state whatever random state it is given
-    np.random.seed(BOOTSTRAP_SEED)
-    points, intervals = rliable.get_interval_estimates({"": scores}, lambda *x: np.array([statistic(*x)]), reps=N_BOOTSTRAP)
-    low, high = intervals[""][:, 0]
-    return f"{points[''][0]:.3f} [{low:.3f}, {high:.3f}]"
+    value = f"{statistic(scores):.3f}"
+    if min(map(len, scores)) < MIN_SEEDS_FOR_INTERVAL:
+        return value
+    # as rliable does it, whose own wants as many seeds of each environment
+    rng = np.random.default_rng(BOOTSTRAP_SEED)
+    resampled = [statistic([rng.choice(column, len(column)) for column in scores]) for _ in range(N_BOOTSTRAP)]
+    low, high = np.percentile(resampled, [2.5, 97.5])
+    return f"{value} [{low:.3f}, {high:.3f}]"
+
+
+def mean_of_means(scores: Scores) -> float:
+    """All environments count alike, however many runs each has."""
+    return float(np.mean([column.mean() for column in scores]))
+
+
+def interquartile_mean(scores: Scores) -> float:
+    """Over all runs of all environments."""
+    return float(rliable_metrics.aggregate_iqm(np.concatenate(scores)))
+
+
+def probability_of_improvement(scores: Scores) -> float:
+    """
+    :param scores: first those of one algorithm, then those of another one, in the same environments
+    :return: that a run of the first scores higher than one of the other, mean over environments; a tie counts half
+    """
+    ours, theirs = scores[: len(scores) // 2], scores[len(scores) // 2 :]
+    pairs = [(x[:, None], y[:, None]) for x, y in zip(ours, theirs, strict=True)]
+    return float(np.mean([rliable_metrics.probability_of_improvement(x, y) for x, y in pairs]))
 
 
 def scored_pairs(groups: Groups, tier: Tier) -> dict[str, list[str]]:
@@ -272,14 +305,22 @@ def aggregate_tables(groups: Groups, tier: Tier) -> list[Table]:
         both = sorted(set(scored.get(reference, ())) & set(scored[other]))
         if other == reference or not both:
             continue
-        pairs = [tuple(score_matrix(groups, name, both, tier, score) for name in (reference, other)) for score in SCORES]
-        seeds = ", ".join(str(len(matrix)) for matrix in pairs[0])
-        probabilities = [with_interval(pair, rliable_metrics.probability_of_improvement) for pair in pairs]
-        rows.append([other, ", ".join(both), seeds, *probabilities])
+        pairs = [[scores_of(groups, name, both, tier, score) for name in (reference, other)] for score in SCORES]
+        seeds = ", ".join(_n_seeds({len(column) for column in scores}) for scores in pairs[0])
+        probabilities = [with_interval(ours + theirs, probability_of_improvement) for ours, theirs in pairs]
+        of_each = [
+            " / ".join(f"{probability_of_improvement([ours[i], theirs[i]]):.2f}" for ours, theirs in pairs)
+            for i in range(len(both))
+        ]
+        in_environments = [of_each[both.index(name)] if name in both else "" for name in counted]
+        rows.append([other, seeds, *probabilities, *in_environments])
     if rows:
-        note = f"That a run of {reference} scores higher than one of the other, mean over environments; a tie counts half."
-        header = ["over", "environments", "seeds of both", *SCORES]
-        tables.append(Table("Probability of improvement", note, header, rows))
+        note = (
+            f"That a run of {reference} scores higher than one of the other, mean over the environments that both have; "
+            "a tie counts half. Of each environment that of both scores. Three runs against two are all higher by chance once "
+            "in ten times."
+        )
+        tables.append(Table("Probability of improvement", note, ["over", "seeds of both", *SCORES, *counted], rows))
     return tables
 
 
@@ -288,17 +329,17 @@ def _iqm_table(
 ) -> Table:
     rows = []
     for algorithm in algorithms:
-        matrices = [score_matrix(groups, algorithm, environments, tier, score) for score in SCORES]
-        iqms = [with_interval(matrix, rliable_metrics.aggregate_iqm) for matrix in matrices]
-        means = [" / ".join(f"{x:.3f}" for x in both) for both in zip(*(m.mean(axis=0) for m in matrices), strict=True)]
-        rows.append([algorithm, str(len(matrices[0])), *iqms, *means])
+        both = [scores_of(groups, algorithm, environments, tier, score) for score in SCORES]
+        means = [" / ".join(f"{column.mean():.3f}" for column in columns) for columns in zip(*both, strict=True)]
+        mean = " / ".join(f"{mean_of_means(scores):.3f}" for scores in both)
+        iqms = [with_interval(scores, interquartile_mean) for scores in both]
+        rows.append([algorithm, _n_seeds({len(column) for column in both[0]}), *iqms, mean, *means])
     without = f" Left out, where the first algorithm has no result: {', '.join(left_out)}." if left_out else ""
     return Table(
         "Interquartile mean of normalised returns",
         f"Environments: {', '.join(environments)}.{without} 0 and 1 are the ends of the scales that the tier names. In "
-        "brackets the 95 % stratified bootstrap interval. Of each environment the means of both scores. Seeds: as many as "
-        "the environment with the fewest has.",
-        ["algorithm", "seeds", *SCORES, *environments],
+        "brackets the 95 % stratified bootstrap interval. Then means of both scores: over environments, and of each.",
+        ["algorithm", "seeds", *SCORES, "mean", *environments],
         rows,
     )
 
@@ -367,7 +408,7 @@ def curves(groups: Groups, environments: Sequence[str], over: str, tier: Tier) -
     :param environments: names in the tier
     :param over: ``"steps"`` or ``"time"``
     :param tier: whose published methods are drawn beside them, over steps
-    :return: lines of interquartile means over seeds for each algorithm, with 95 % bootstrap bands; thin lines of published
+    :return: lines of means over seeds for each algorithm, with bands from the smallest to the largest; thin lines of published
         means; of several panels, the last place is that of the legend
     """
     if len(environments) == 1:
@@ -408,14 +449,10 @@ def _draw_curves(axes: Axes, groups: Groups, environment: str, over: str, tier: 
     for algorithm, results in of_environment.items():
         returns = np.stack([returns_over_steps(result)[1] for result in results])
         x = np.mean([[record[clock] for record in result["records"]] for result in results], axis=0)
-        scores = {algorithm: returns[:, None, :]}
-        np.random.seed(BOOTSTRAP_SEED)
-        means, bands = rliable.get_interval_estimates(scores, _iqm_of_each_evaluation, reps=N_BOOTSTRAP)
         x = x if over == "steps" else x / 60
         colour = f"C{algorithms.index(algorithm) % 10}"  # the same in every picture
-        axes.plot(x, means[algorithm], marker=".", label=algorithm, color=colour)
-        if len(results) >= MIN_SEEDS_FOR_INTERVAL:
-            axes.fill_between(x, *bands[algorithm], alpha=0.2, color=colour, linewidth=0)
+        axes.plot(x, returns.mean(axis=0), marker=".", label=algorithm, color=colour)
+        axes.fill_between(x, returns.min(axis=0), returns.max(axis=0), alpha=0.2, color=colour, linewidth=0)
     if over == "steps":
         last = max(result["records"][-1]["steps"] for results in of_environment.values() for result in results)
         for method, style in zip(tier.published_methods, itertools.cycle(LINE_STYLES), strict=False):
@@ -487,7 +524,7 @@ def write_report(tier: Tier, store: Store, groups: Groups, missing: Sequence[Run
 
 
 HOW_TO_READ = (
-    "Curves are interquartile means over seeds with 95 % bootstrap intervals, from three seeds on. Deterministic and "
+    "Curves are means over seeds, with bands from the smallest to the largest. Deterministic and "
     "stochastic episodes start from the same states, and those of all algorithms do. Minutes are of training, without "
     "evaluation; CPU minutes depend little on what else the machine did."
 )
@@ -510,11 +547,6 @@ img {{ width: 49%; min-width: 22em; }}
 </body>
 </html>
 """
-
-
-def _iqm_of_each_evaluation(returns: np.ndarray) -> np.ndarray:
-    """(n_runs, n_tasks, n_evaluations) -> (n_evaluations,)"""
-    return np.array([rliable_metrics.aggregate_iqm(returns[..., i]) for i in range(returns.shape[-1])])
 
 
 def _mean_and_range(values: Sequence[Any]) -> str:

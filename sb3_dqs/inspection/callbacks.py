@@ -132,7 +132,7 @@ class MultimodalityCallback(BaseCallback):
 
     In environments with goals, or modes: ``policy/success``, ``policy/goals_reached`` and ``policy/goal_entropy`` of
     roll-outs. With one or two action dimensions: ``policy/total_variation``, ``policy/mmd`` and ``policy/sliced_w2``
-    between sampled actions and the exact Boltzmann law of the critic, see
+    between sampled actions and the exact Boltzmann law of the critic, and ``policy/total_variation_of_exact_draws``, see
     :func:`~sb3_dqs.inspection.evaluation.distances_to_critic`, mean over observations met lately. Any algorithm of SB3 may be
     measured; what is not defined for it is left out. Random numbers are drawn aside: the course of training is the same
     with and without the callback, equal policies measure equal, and in every round the episodes start at the same states.

@@ -26,6 +26,7 @@ from sb3_dqs.inspection.metrics import (
     maximum_mean_discrepancy,
     sliced_wasserstein_2,
     total_variation,
+    total_variation_of_exact_draws,
 )
 
 # Bins per dimension: histograms of 20000 exact draws then lie 0.02 (1-D) and 0.06 (2-D) away from the uniform law
@@ -180,7 +181,8 @@ def distances_to_critic(model: BaseAlgorithm, observations: Sequence[Any], n_act
     :param model: for which :func:`can_compare_to_critic` holds
     :param observations: each one not batched, as the policy sees it
     :param n_actions: samples per observation
-    :return: ``total_variation`` in [0, 1], in 50 bins (1-D) or 20 x 20 (2-D); ``mmd``, maximum mean discrepancy with a
+    :return: ``total_variation`` in [0, 1], in 50 bins (1-D) or 20 x 20 (2-D), and what is expected of as many exact draws,
+        ``total_variation_of_exact_draws``; ``mmd``, maximum mean discrepancy with a
         Gaussian kernel of bandwidth 0.3; ``sliced_w2``, sliced 2-Wasserstein distance, action units
     :raises ValueError: if the model aims at no Boltzmann law, its actions have more than two dimensions, or there is no
         observation
@@ -207,6 +209,7 @@ def _distances_at(model: BaseAlgorithm, observation: Any, n_actions: int) -> dic
     actions, draws = sample_actions(model, observation, n_actions), draws_from_masses(fine_masses, n_actions)
     return {
         "total_variation": total_variation(actions, masses),
+        "total_variation_of_exact_draws": total_variation_of_exact_draws(masses, n_actions),
         "mmd": maximum_mean_discrepancy(actions[:N_COMPARED], draws[:N_COMPARED], BANDWIDTH),
         "sliced_w2": sliced_wasserstein_2(actions, draws, th.randn(N_DIRECTIONS, action_dim)),
     }

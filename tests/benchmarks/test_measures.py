@@ -105,6 +105,12 @@ def test_a_policy_that_picks_its_goal_by_the_noise_of_the_start_has_no_entropy_f
     assert found == {"success, exact centre": 1.0, "goal entropy, exact centre": 0.0}
 
 
+def to_the_nearest_goal(positions):
+    goals = MultiGoalEnv().goals
+    nearest = goals[((positions[:, None] - goals) ** 2).sum(axis=-1).argmin(axis=1)]
+    return np.clip(nearest - positions, -1, 1)
+
+
 def to_a_goal_by_chance(positions):
     """Away from the middle: along x to the goal on the right with probability 0.8, else to one of the others."""
     goals = MultiGoalEnv().goals
@@ -151,7 +157,12 @@ def test_goals_of_a_policy_are_compared_with_those_of_exact_draws(monkeypatch):
     shares = [found[f"goal {goal}, share by the law"] for goal in range(4)]
     assert sum(shares) == pytest.approx(1.0)
     assert found["goals, total variation to the law"] == pytest.approx(1 - shares[0])
-    assert 0 < found["goals, total variation of exact draws"] < 0.2
+    assert 0 < found["goals, total variation of exact draws from the same starts"] < 0.2
+    # where the start decides, so do exact draws, though their goals are mixed
+    monkeypatch.setattr(measures, "ExactPolicy", lambda model: Policy(to_the_nearest_goal))
+    by_start = goal_law_measures(always_right, env, 60, seed=0)
+    assert max(by_start[f"goal {goal}, share by the law"] for goal in range(4)) < 0.5
+    assert by_start["goals, total variation of exact draws from the same starts"] == 0.0
 
 
 class OneStep(gym.Env):

@@ -7,7 +7,17 @@ import yaml
 from benchmarks import report
 from benchmarks.plan import load_tier
 from benchmarks.published import published_curves
-from benchmarks.report import load_results, main, normalised_area, normalised_last_return, score_table, with_interval
+from benchmarks.report import (
+    interquartile_mean,
+    load_results,
+    main,
+    mean_of_means,
+    normalised_area,
+    normalised_last_return,
+    probability_of_improvement,
+    score_table,
+    with_interval,
+)
 from benchmarks.store import Store, write_whole
 
 SEEDS = [0, 1, 2]
@@ -90,7 +100,7 @@ def test_score_stands_beside_that_of_published_methods(tmp_path):
     """Truths by hand. Published: HalfCheetah 8112.4 and Hopper 2764.4 for CrossQ at 100,000 steps, none for MR.Q at 100."""
     own = {name: {"id": name, "steps": 100_000, "scale": scale, "published": f"{name}-v4"} for name, scale in SCALES.items()}
     algorithms = {"sac": {"class": "SAC"}}
-    at = {"score_at": [100, 100_000], "published": ["CrossQ", "nobody's"]}
+    at = {"score_at": [100, 100_000], "published": ["CrossQ", "nobody's"], "evaluation": {"every": 100}}
     path = tmp_path / "two.yml"
     path.write_text(yaml.safe_dump({"about": "", "seeds": [0], "algorithms": algorithms, "environments": own, **at}))
     tier = load_tier(str(path))
@@ -98,7 +108,7 @@ def test_score_stands_beside_that_of_published_methods(tmp_path):
     groups = {("sac", run.environment): [{"records": records}] for run in tier.runs}
     table = score_table(groups, tier)
     # (50 / 10000 + 50 / 1000) / 2 and (1000 / 10000 + 1000 / 1000) / 2
-    assert table.rows[0] == ["sac", "1", "0.028", "0.550"]
+    assert table.rows[0] == ["sac", "1 seed", "0.028", "0.550"]
     curve = {name: published_curves()[f"{name}-v4"]["CrossQ"][100_000] for name in SCALES}
     assert curve["HalfCheetah"] == 8112.4
     expected = (8112.4 / 10_000 + curve["Hopper"] / 1000) / 2
@@ -123,7 +133,7 @@ def test_published_score_of_the_mujoco_tier_is_that_of_the_literature():
     """By hand from the curves at 100,000 steps, HalfCheetah to Humanoid: SAC (0.554 + 0.392 + 0.152 + 0.137 + 0.109) / 5 and
     CrossQ (0.723 + 0.992 + 0.863 + 0.406 + 0.528) / 5."""
     tier = load_tier("mujoco")
-    dqs = {"records": [{"steps": step, "deterministic": [0.0]} for step in tier.score_at]}
+    dqs = {"run": {"seed": 100}, "records": [{"steps": step, "deterministic": [0.0]} for step in tier.score_at]}
     rows = {row[0]: row[-1] for row in score_table({("dqs", name): [dqs] for name in tier.scales}, tier).rows}
     assert float(rows["SAC (CrossQ authors: lr 1e-3, 5k random), published"]) == pytest.approx(0.269, abs=1e-3)
     assert float(rows["CrossQ, published"]) == pytest.approx(0.702, abs=1e-3)
@@ -138,12 +148,13 @@ def test_report_holds_aggregates_tables_curves_and_origin(folder):
     # of six scores the middle four, DQS 0.61, 0.62, 0.80, 0.81; the curves are level, so both scores agree
     for score in row(iqm, "dqs")[2:4]:
         assert float(score.split()[0]) == pytest.approx(np.mean([0.61, 0.62, 0.80, 0.81]), abs=6e-4)
-    assert row(iqm, "dqs")[4:] == ["0.810 / 0.810", "0.610 / 0.610"]
+    assert row(iqm, "dqs")[4:] == ["0.710 / 0.710", "0.810 / 0.810", "0.610 / 0.610"]
     assert "| td3 |" not in iqm
     improvement = section(text, "Probability of improvement")
     # higher in one of two environments in every pair of runs; lower in the one that TD3 has
-    assert row(improvement, "sac")[1:] == ["First, Second", "3, 3", *2 * ["0.500 [0.500, 0.500]"]]
-    assert row(improvement, "td3")[1:] == ["First", "3, 3", *2 * ["0.000 [0.000, 0.000]"]]
+    both = "3 seeds, 3 seeds"
+    assert row(improvement, "sac")[1:] == [both, *2 * ["0.500 [0.500, 0.500]"], "1.00 / 1.00", "0.00 / 0.00"]
+    assert row(improvement, "td3")[1:] == [both, *2 * ["0.000 [0.000, 0.000]"], "0.00 / 0.00", ""]
 
     second = section(text, "Second")
     assert row(second, "dqs")[:3] == ["dqs", "3", "300"]
@@ -174,8 +185,7 @@ def test_the_first_algorithm_is_compared_with_the_others(folder):
     _, improvement = aggregates(folder, algorithms=algorithms)
     assert "run of td3 scores higher" in improvement.note
     assert [list(cells) for cells in improvement.rows] == [
-        ["dqs", "First", "3, 3", *2 * ["1.000 [1.000, 1.000]"]],
-        ["sac", "First", "3, 3", *2 * ["1.000 [1.000, 1.000]"]],
+        [other, "3 seeds, 3 seeds", *2 * ["1.000 [1.000, 1.000]"], "1.00 / 1.00"] for other in ("dqs", "sac")
     ]
 
 
@@ -183,7 +193,7 @@ def test_environments_on_request_do_not_count(folder):
     environments = {**TIER["environments"], "Second": {**TIER["environments"]["Second"], "on_request": True}}
     iqm, improvement = aggregates(folder, environments=environments)
     assert {cells[0] for cells in iqm.rows} == {"td3", "dqs", "sac"}
-    assert [cells[1] for cells in improvement.rows] == ["First", "First"]
+    assert improvement.header[4:] == ["First"]
 
 
 def test_aggregates_are_over_the_environments_of_the_first_algorithm(folder):
@@ -192,7 +202,8 @@ def test_aggregates_are_over_the_environments_of_the_first_algorithm(folder):
     iqm, improvement = aggregates(folder)
     assert "Environments: First. Left out, where the first algorithm has no result: Second." in iqm.note
     assert {cells[0] for cells in iqm.rows} == {"td3", "dqs", "sac"}
-    assert [cells[:2] for cells in improvement.rows] == [["sac", "First"], ["td3", "First"]]
+    assert [cells[0] for cells in improvement.rows] == ["sac", "td3"]
+    assert improvement.header[4:] == ["First"]
     # nothing to compare with where it has no result at all
     for path in (folder / "results").glob("First_dqs_*.json"):
         path.unlink()
@@ -225,15 +236,64 @@ def test_a_rise_counts_in_full_at_the_end_and_in_part_in_the_area():
     assert normalised_area({"records": records}, (0.0, 10.0)) == 0.5
 
 
-def test_intervals_are_those_of_a_stratified_bootstrap_over_seeds(monkeypatch):
-    monkeypatch.setattr(report, "N_BOOTSTRAP", 2000)
+def test_intervals_are_those_of_a_stratified_bootstrap_over_seeds():
     # every run of an environment alike, environments far apart: only seeds within an environment are resampled
-    assert with_interval(np.array([[0.0, 10.0]] * 4), np.mean) == "5.000 [5.000, 5.000]"
-    scores = np.random.default_rng(0).normal(size=(400, 1))
-    value, low, high = (float(x.strip("[],")) for x in with_interval(scores, np.mean).split())
+    assert with_interval([np.zeros(4), np.full(3, 10.0)], mean_of_means) == "5.000 [5.000, 5.000]"
+    scores = np.random.default_rng(0).normal(size=400)
+    value, low, high = (float(x.strip("[],")) for x in with_interval([scores], mean_of_means).split())
     half_width = 1.96 * scores.std() / 20
     assert (value, low, high) == pytest.approx((scores.mean(), value - half_width, value + half_width), abs=0.1 * half_width)
-    assert with_interval(scores[:2], np.mean) == f"{scores[:2].mean():.3f}", "two seeds have no interval"
+    assert with_interval([scores[:2]], mean_of_means) == f"{scores[:2].mean():.3f}", "two seeds have no interval"
+
+
+def test_no_run_is_left_out_where_environments_have_different_numbers_of_them():
+    scores = [np.array([0.2, 0.4]), np.array([0.9])]
+    # (0.3 + 0.9) / 2, though 0.2 has no partner in the second
+    assert mean_of_means(scores) == pytest.approx(0.6)
+    # of four runs the middle two, 0.2 and 0.4
+    assert interquartile_mean([*scores, np.array([0.0])]) == pytest.approx(0.3)
+    # 0.2 and 0.4 against 0.3, then 0.9 against 0.9 and 0.1: a half, and (1/2 + 1) / 2
+    against = [np.array([0.3]), np.array([0.9, 0.1])]
+    assert probability_of_improvement(scores + against) == pytest.approx((0.5 + 0.75) / 2)
+
+
+def test_runs_that_were_completed_after_the_freeze_have_a_row_of_their_own(tmp_path):
+    """Truths by hand: (8 / 3 + 24 / 3) / 2 / 10 of all runs, (8 + 10) / 2 / 10 of the fresh ones."""
+    content = {
+        "about": "",
+        "seeds": [0, 1, 2],
+        "algorithms": {"dqs": {"class": "DQS"}, "sac": {"class": "SAC"}},
+        "environments": {name: {"id": name, "steps": 1000, "scale": [0.0, 10.0]} for name in ("Ant", "Hopper")},
+        "score_at": [1000],
+        "fresh_seeds": {"Ant": [2], "Hopper": [1, 2]},
+    }
+    path = tmp_path / "two.yml"
+
+    def table():
+        path.write_text(yaml.safe_dump(content))
+        tier = load_tier(str(path))
+        returns = {("dqs", "Ant"): [0.0, 0.0, 8.0], ("dqs", "Hopper"): [4.0, 10.0, 10.0], ("sac", "Ant"): [1.0, 1.0, 1.0]}
+        returns["sac", "Hopper"] = [1.0, 1.0, 1.0]
+        groups = {
+            pair: [
+                {"run": {"seed": seed}, "records": [{"steps": 1000, "deterministic": [value]}]}
+                for seed, value in enumerate(values)
+            ]
+            for pair, values in returns.items()
+        }
+        return [[row[0], row[1], row[2].split()[0]] for row in score_table(groups, tier).rows]
+
+    of_all = [["dqs", "3 seeds", "0.533"], ["sac", "3 seeds", "0.100"]]
+    fresh = ["dqs, runs completed after its settings were frozen", "1 to 2 seeds", "0.900"]
+    assert table() == [of_all[0], fresh, of_all[1]]
+    del content["fresh_seeds"]
+    assert table() == of_all
+    content["fresh_seeds"] = {"Ant": [7]}
+    with pytest.raises(ValueError, match="fresh_seeds of 'Ant' must be seeds of the tier, got \\[7\\]"):
+        table()
+    content |= {"fresh_seeds": {}, "score_at": [1500]}
+    with pytest.raises(ValueError, match="score_at must hold evaluations of environment 'Ant', got 1500"):
+        table()
 
 
 def test_curves_over_time_are_in_minutes(folder):
