@@ -145,13 +145,14 @@ def scores_of(groups: Groups, algorithm: str, environments: Sequence[str], tier:
     ]
 
 
-def returns_at(result: Result, step: int) -> float:
+def returns_at(result: Result, step: int, mode: str = "deterministic") -> float:
     """
     :param result: of a run
     :param step: of one of its evaluations
-    :return: mean deterministic return there
+    :param mode: ``"deterministic"`` or ``"stochastic"``
+    :return: mean return there
     """
-    (value,) = [np.mean(record["deterministic"]) for record in result["records"] if record["steps"] == step]
+    (value,) = [np.mean(record[mode]) for record in result["records"] if record["steps"] == step]
     return float(value)
 
 
@@ -172,9 +173,9 @@ def score_table(groups: Groups, tier: Tier) -> Table | None:
 
     rows = []
 
-    def add(label: str, results_of: dict[str, list[Result]]) -> None:
+    def add(label: str, results_of: dict[str, list[Result]], mode: str = "deterministic") -> None:
         of_steps = [
-            [np.array([score(returns_at(x, step), name) for x in results]) for name, results in results_of.items()]
+            [np.array([score(returns_at(x, step, mode), name) for x in results]) for name, results in results_of.items()]
             for step in tier.score_at
         ]
         n_seeds = {len(results) for results in results_of.values()}
@@ -183,6 +184,7 @@ def score_table(groups: Groups, tier: Tier) -> Table | None:
     for algorithm in complete:
         results_of = {name: groups[algorithm, name] for name in environments}
         add(algorithm, results_of)
+        add(f"{algorithm}, sampled actions", results_of, "stochastic")
         fresh = {name: [x for x in results if _is_fresh(x, tier, name)] for name, results in results_of.items()}
         if algorithm == tier.runs[0].algorithm and all(fresh.values()) and fresh != results_of:
             add(f"{algorithm}, runs completed after its settings were frozen", fresh)
@@ -193,8 +195,8 @@ def score_table(groups: Groups, tier: Tier) -> Table | None:
         if any(cells):
             rows.append([f"{method}, published", "", *cells])
     note = (
-        f"Mean over {', '.join(environments)} of the deterministic return on the scale. Published rows are means over seeds "
-        "from their authors' files, on older versions of the tasks."
+        f"Mean over {', '.join(environments)} of the deterministic return, where no other is named, on the scale. Published "
+        "rows are means over seeds from their authors' files, on older versions of the tasks."
     )
     header = ["algorithm", "seeds", *(f"at {step:,} steps" for step in tier.score_at)]
     return Table("Score", note, header, rows)

@@ -104,15 +104,19 @@ def test_score_stands_beside_that_of_published_methods(tmp_path):
     path = tmp_path / "two.yml"
     path.write_text(yaml.safe_dump({"about": "", "seeds": [0], "algorithms": algorithms, "environments": own, **at}))
     tier = load_tier(str(path))
-    records = [{"steps": 100, "deterministic": [0.0, 100.0]}, {"steps": 100_000, "deterministic": [1000.0]}]
+    records = [
+        {"steps": 100, "deterministic": [0.0, 100.0], "stochastic": [0.0]},
+        {"steps": 100_000, "deterministic": [1000.0], "stochastic": [500.0]},
+    ]
     groups = {("sac", run.environment): [{"records": records}] for run in tier.runs}
     table = score_table(groups, tier)
     # (50 / 10000 + 50 / 1000) / 2 and (1000 / 10000 + 1000 / 1000) / 2
     assert table.rows[0] == ["sac", "1 seed", "0.028", "0.550"]
+    assert table.rows[1] == ["sac, sampled actions", "1 seed", "0.000", "0.275"]
     curve = {name: published_curves()[f"{name}-v4"]["CrossQ"][100_000] for name in SCALES}
     assert curve["HalfCheetah"] == 8112.4
     expected = (8112.4 / 10_000 + curve["Hopper"] / 1000) / 2
-    assert table.rows[1:] == [["CrossQ, published", "", "", f"{expected:.3f}"]]
+    assert table.rows[2:] == [["CrossQ, published", "", "", f"{expected:.3f}"]]
     # an algorithm without one of the environments has no score
     assert score_table({pair: results for pair, results in groups.items() if pair[1] == "Hopper"}, tier) is None
 
@@ -133,7 +137,10 @@ def test_published_score_of_the_mujoco_tier_is_that_of_the_literature():
     """By hand from the curves at 100,000 steps, HalfCheetah to Humanoid: SAC (0.554 + 0.392 + 0.152 + 0.137 + 0.109) / 5 and
     CrossQ (0.723 + 0.992 + 0.863 + 0.406 + 0.528) / 5."""
     tier = load_tier("mujoco")
-    dqs = {"run": {"seed": 100}, "records": [{"steps": step, "deterministic": [0.0]} for step in tier.score_at]}
+    dqs = {
+        "run": {"seed": 100},
+        "records": [{"steps": step, "deterministic": [0.0], "stochastic": [0.0]} for step in tier.score_at],
+    }
     rows = {row[0]: row[-1] for row in score_table({("dqs", name): [dqs] for name in tier.scales}, tier).rows}
     assert float(rows["SAC (CrossQ authors: lr 1e-3, 5k random), published"]) == pytest.approx(0.269, abs=1e-3)
     assert float(rows["CrossQ, published"]) == pytest.approx(0.702, abs=1e-3)
@@ -276,18 +283,21 @@ def test_runs_that_were_completed_after_the_freeze_have_a_row_of_their_own(tmp_p
         returns["sac", "Hopper"] = [1.0, 1.0, 1.0]
         groups = {
             pair: [
-                {"run": {"seed": seed}, "records": [{"steps": 1000, "deterministic": [value]}]}
+                {"run": {"seed": seed}, "records": [{"steps": 1000, "deterministic": [value], "stochastic": [1.0]}]}
                 for seed, value in enumerate(values)
             ]
             for pair, values in returns.items()
         }
         return [[row[0], row[1], row[2].split()[0]] for row in score_table(groups, tier).rows]
 
-    of_all = [["dqs", "3 seeds", "0.533"], ["sac", "3 seeds", "0.100"]]
+    of_dqs, of_sac = (
+        [[name, "3 seeds", value], [f"{name}, sampled actions", "3 seeds", "0.100"]]
+        for name, value in (("dqs", "0.533"), ("sac", "0.100"))
+    )
     fresh = ["dqs, runs completed after its settings were frozen", "1 to 2 seeds", "0.900"]
-    assert table() == [of_all[0], fresh, of_all[1]]
+    assert table() == [*of_dqs, fresh, *of_sac]
     del content["fresh_seeds"]
-    assert table() == of_all
+    assert table() == [*of_dqs, *of_sac]
     content["fresh_seeds"] = {"Ant": [7]}
     with pytest.raises(ValueError, match="fresh_seeds of 'Ant' must be seeds of the tier, got \\[7\\]"):
         table()
