@@ -251,7 +251,6 @@ class DQS(settings.LiveSettings, ExploringAlgorithm):
         self.policy.follow_temperature(self.thermostat.value)
 
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:
-        self.policy.set_training_mode(True)
         self._update_learning_rate(self.critic.optimizer)
         update_learning_rate(
             self.actor.optimizer, self.actor_learning_rate_factor * self.critic.optimizer.param_groups[0]["lr"]
@@ -259,19 +258,18 @@ class DQS(settings.LiveSettings, ExploringAlgorithm):
         self.thermostat.start_round(self._current_progress_remaining)
 
         log = UpdateLog()
-        for step in range(gradient_steps):
-            batch = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)  # type: ignore[union-attr]
-            if step == 0:
-                settings.check_batch(batch)
-            self._n_updates += 1
-            steps_done, steps_in_run = (n - self.learning_starts for n in (self.num_timesteps, self.steps_in_run))
-            cooled = cooled_share(self._n_updates, self.cooling_updates, steps_done, steps_in_run)
-            self.cooled_share = max(self.cooled_share, cooled)
-            self.thermostat.start_update(self.cooled_share)
-            log.add(self._n_updates, self._update(batch, is_actor_update=self._n_updates % self.policy_delay == 0))
+        with self.policy.learning():
+            for step in range(gradient_steps):
+                batch = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)  # type: ignore[union-attr]
+                if step == 0:
+                    settings.check_batch(batch)
+                self._n_updates += 1
+                steps_done, steps_in_run = (n - self.learning_starts for n in (self.num_timesteps, self.steps_in_run))
+                cooled = cooled_share(self._n_updates, self.cooling_updates, steps_done, steps_in_run)
+                self.cooled_share = max(self.cooled_share, cooled)
+                self.thermostat.start_update(self.cooled_share)
+                log.add(self._n_updates, self._update(batch, is_actor_update=self._n_updates % self.policy_delay == 0))
 
-        # whoever asks for Q values in between neither teaches the critic nor asks about a batch
-        self.policy.set_training_mode(False)
         for name, value in log.means(self.thermostat.logged()).items():
             self.logger.record(f"train/{name}", value)
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
@@ -344,8 +342,10 @@ class DQS(settings.LiveSettings, ExploringAlgorithm):
             self.steps_in_run = total_timesteps
         return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
 
-    def set_parameters(self, *args: Any, **kwargs: Any) -> None:
-        super().set_parameters(*args, **kwargs)
+    def set_parameters(self, load_path_or_dict: Any, exact_match: bool = True, device: th.device | str = "auto") -> None:
+        super().set_parameters(load_path_or_dict, exact_match, device)
+        if isinstance(load_path_or_dict, dict) and "thermostat" not in load_path_or_dict:
+            return  # the policy alone brings the temperature that it was trained for
         share = float(self.thermostat.cooled_share)
         if not math.isclose(share, self.cooled_share, rel_tol=1e-6):  # load() has read it to the last bit
             self.cooled_share = share

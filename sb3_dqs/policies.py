@@ -314,6 +314,7 @@ class DiffusionPolicy(BoundedPolicy):
     n_averaged_actors: th.Tensor
     # of the law exp(Q / temperature) that sampled actions follow, in units of Q; DQS renews it as it trains
     temperature: th.Tensor
+    is_learning: bool = False
 
     def __init__(
         self,
@@ -655,13 +656,29 @@ class DiffusionPolicy(BoundedPolicy):
                 follower.eval()
         return self
 
+    @contextmanager
+    def learning(self) -> Iterator[None]:
+        """
+        Inside, actor and critic are in training mode, and stay there: ``predict()`` of another thread asks their averages, but
+        would put them into evaluation mode, as SB3's does. Outside they are in evaluation mode, so that whoever asks for Q
+        values neither teaches the critic nor asks about a batch.
+        """
+        self.set_training_mode(True)
+        self.is_learning = True
+        try:
+            yield
+        finally:
+            self.is_learning = False
+            self.set_training_mode(False)
+
     def set_training_mode(self, mode: bool) -> None:
         """
         Put actor and critic in training or evaluation mode (batch norm, dropout); their copies stay in evaluation mode.
+        Without effect inside of :meth:`learning`.
 
         :param mode: if true, set to training mode, else set to evaluation mode
         """
-        if not self.training == self.actor.training == self.critic.training == mode:
+        if not self.is_learning and not self.training == self.actor.training == self.critic.training == mode:
             self.actor.set_training_mode(mode)
             self.critic.set_training_mode(mode)
             self.training = mode

@@ -159,6 +159,8 @@ class LiveSettings:
         """As in SB3. :raises TypeError: (also a ValueError) if an argument is unknown, or a custom object nearly a setting"""
         check_argument_names(cls, set(kwargs) - arguments_of(super().load))  # type: ignore[misc]
         _check_custom_objects(cls, kwargs.get("custom_objects") or {})
+        if isinstance(kwargs.get("policy_kwargs"), dict):
+            kwargs["policy_kwargs"] = _without_sde(kwargs["policy_kwargs"])
         return super().load(path, env, *args, **kwargs)  # type: ignore[misc]
 
     @contextmanager
@@ -377,9 +379,7 @@ def _check_policy_kwargs(model: "DQS") -> None:
         raise InputError(
             f"policy_kwargs must be a dictionary, got {model.policy_kwargs!r}; for example dict(net_arch=[256, 256])"
         )
-    model.__dict__["policy_kwargs"] = dict(model.policy_kwargs)
-    if model.policy_kwargs.get("use_sde") is False:  # SB3's SAC and TQC write this into the dictionary that they are given
-        del model.policy_kwargs["use_sde"]
+    model.__dict__["policy_kwargs"] = _without_sde(model.policy_kwargs)
     known, takes_others = keyword_arguments(model.policy_class)
     for key, value in model.policy_kwargs.items():
         if key in settings_of(type(model)) | BUILT_IN_POLICY_KWARGS:
@@ -391,6 +391,11 @@ def _check_policy_kwargs(model: "DQS") -> None:
     # a policy of one's own may have settled its critic
     usual_critic = known["critic_class"].default if "critic_class" in known else None
     _check_critic_kwargs(model.policy_kwargs.get("critic_class", usual_critic), model.policy_kwargs)
+
+
+def _without_sde(policy_kwargs: dict[str, Any]) -> dict[str, Any]:
+    """A copy without what SB3's SAC and TQC write into the dictionary that they are given."""
+    return {name: value for name, value in policy_kwargs.items() if (name, value) != ("use_sde", False)}
 
 
 def _checked_policy_argument(key: str, value: Any) -> Any:

@@ -398,6 +398,35 @@ def test_another_thread_gets_the_averaged_actor_while_the_actor_itself_explores(
     assert model.policy.asked == {"average"}
 
 
+class AskedWhileItLearns(DQS):
+    """Before each update of a round, a thread that controls something asks it for an action."""
+
+    def _update(self, *args, **kwargs):
+        thread = threading.Thread(target=self.predict, args=(OBSERVATIONS[:1],), kwargs={"deterministic": True})
+        thread.start()
+        thread.join()
+        return super()._update(*args, **kwargs)
+
+
+def test_another_thread_may_ask_for_actions_while_the_model_learns():
+    asked, alone = (cls("MlpPolicy", "Pendulum-v1", seed=0, **SMALL).learn(40) for cls in (AskedWhileItLearns, DQS))
+    for name, value in alone.policy.state_dict().items():
+        assert th.equal(asked.policy.state_dict()[name], value), name
+
+
+class Interrupted(DQS):
+    def _update(self, *args, **kwargs):
+        super()._update(*args, **kwargs)
+        raise KeyboardInterrupt
+
+
+def test_the_critic_is_in_evaluation_mode_after_a_round_that_was_interrupted():
+    model = Interrupted("MlpPolicy", "Pendulum-v1", seed=0, **SMALL)
+    with pytest.raises(KeyboardInterrupt):
+        model.learn(40)
+    assert not any(module.training for module in model.critic.modules())
+
+
 class AsksForABatch(BaseCallback):
     def _on_step(self):
         actions, _ = self.model.predict(OBSERVATIONS)
@@ -613,6 +642,18 @@ def test_parts_of_the_weights_can_be_loaded():
     model.policy.load_state_dict(state, strict=False)
     assert th.equal(model.critic.qf0[-1].weight, other.critic.qf0[-1].weight)
     assert not th.equal(next(model.actor.parameters()), next(other.actor.parameters()))
+
+
+def test_the_policy_alone_brings_its_temperature_with_it():
+    taken, model = (DQS("MlpPolicy", "Pendulum-v1", seed=seed, cooling_updates=10, **SMALL) for seed in (0, 1))
+    taken.learn(60)
+    policy = taken.policy.state_dict()
+    assert policy["temperature"] < model.policy.temperature / 2
+    model.set_parameters({"policy": policy}, exact_match=False)
+    assert model.policy.temperature == policy["temperature"]
+    # with the thermostat, its own
+    model.set_parameters({**taken.get_parameters(), "policy": {**policy, "temperature": th.tensor(99.0)}})
+    assert model.policy.temperature == taken.thermostat.value
 
 
 def test_the_average_starts_anew_only_where_an_actor_is_loaded_without_it():

@@ -584,11 +584,15 @@ def test_policy_kwargs_that_cannot_be_used_name_themselves(policy_kwargs, messag
         DQS("MlpPolicy", "Pendulum-v1", policy_kwargs=policy_kwargs)
 
 
-def test_policy_kwargs_that_sac_was_given_may_be_given_to_us():
+def test_policy_kwargs_that_sac_was_given_may_be_given_to_us(tmp_path):
     policy_kwargs = {"net_arch": [8]}
     SAC("MlpPolicy", "Pendulum-v1", buffer_size=10, policy_kwargs=policy_kwargs)
     assert policy_kwargs == {"net_arch": [8], "use_sde": False}, "SB3 writes into it"
-    assert DQS("MlpPolicy", "Pendulum-v1", buffer_size=10, policy_kwargs=policy_kwargs).policy.net_arch == [8]
+    model = DQS("MlpPolicy", "Pendulum-v1", buffer_size=10, policy_kwargs=policy_kwargs)
+    assert model.policy.net_arch == [8]
+    model.save(tmp_path / "model")
+    assert DQS.load(tmp_path / "model", policy_kwargs=policy_kwargs).policy.net_arch == [8]
+    assert policy_kwargs["use_sde"] is False, "left as it was given"
 
 
 def test_a_policy_whose_constructor_takes_too_little_is_named():
