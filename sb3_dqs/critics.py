@@ -306,15 +306,9 @@ def _folded(network: nn.Module) -> list[Callable[[th.Tensor], th.Tensor]]:
     if type(network) is not nn.Sequential or has_hooks(network):
         return []
     layers: list[Callable[[th.Tensor], th.Tensor]] = []
-    waiting: BatchRenorm | None = None
+    waiting: Any = None
     for layer in network:
-        if (
-            isinstance(layer, BatchRenorm)
-            and type(layer) in FOLDED
-            and not layer.training
-            and waiting is None
-            and not has_hooks(layer)
-        ):
+        if type(layer) in FOLDED and waiting is None and not has_hooks(layer):
             waiting = layer
         elif type(layer) is nn.Linear and not has_hooks(layer):
             layers.append(_Affine(layer.weight, layer.bias) if waiting is None else _fold(waiting, layer))

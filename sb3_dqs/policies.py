@@ -157,19 +157,7 @@ class DiffusionActor(BoundedPolicy):
         self.refiner = None if self.refiner_class is None else self.refiner_class(*shape, **refiner_kwargs)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
-        data = super()._get_constructor_parameters()
-        data.update(
-            dict(
-                net_arch=self.net_arch,
-                features_extractor=self.features_extractor,
-                features_dim=self.features_dim,
-                activation_fn=self.activation_fn,
-                diffusion_kwargs=self.diffusion_kwargs,
-                refiner_kwargs=self.refiner_kwargs,
-                n_action_candidates=self.n_action_candidates,
-            )
-        )
-        return data
+        return super()._get_constructor_parameters() | _arguments_of(DiffusionActor, self)
 
     @property
     def gives_candidates(self) -> bool:
@@ -194,11 +182,12 @@ class DiffusionActor(BoundedPolicy):
 
         :param obs: batch of observations
         :param deterministic: start from the first of the fixed noises instead of random noise
-        :param noise: (batch, noise_dim), standard normal, that makes the sample; drawn by default
+        :param noise: (batch, noise_dim), standard normal, that makes the sample (of a sampler that draws noise at every step,
+            as that of ``PaperDQS``, where it starts); drawn by default
         :return: (batch, action_dim), in [-1, 1]
         """
         if deterministic:
-            return self.candidate_actions(obs)[0]
+            return self.fixed_candidates(obs)[0]
         features = self.conditions(obs)
         if noise is None:
             noise = th.randn_like(features[:, :1].expand(-1, self.noise_dim))
@@ -249,7 +238,7 @@ class DiffusionActor(BoundedPolicy):
         """
         return self.diffusion.sample_actions(features, start_noise, callback=callback)
 
-    def candidate_actions(self, obs: PyTorchObs) -> th.Tensor:
+    def fixed_candidates(self, obs: PyTorchObs) -> th.Tensor:
         """
         Actions from the fixed start noises, each the middle of what it is refined to: functions of observation and weights
         alone.
@@ -408,31 +397,9 @@ class DiffusionPolicy(BoundedPolicy):
         self.allows_inference_mode = packages <= KNOWN_PACKAGES and self.corrector.n_guided == 0
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
-        data = super()._get_constructor_parameters()
-        data.update(
-            dict(
-                net_arch=self.net_arch,
-                activation_fn=self.activation_fn,
-                features_extractor_class=self.features_extractor_class,
-                features_extractor_kwargs=self.features_extractor_kwargs,
-                optimizer_class=self.optimizer_class,
-                optimizer_kwargs=self.optimizer_kwargs,
-                critic_betas=self.critic_betas,
-                critic_class=self.critic_class,
-                critic_kwargs=self.critic_kwargs,
-                n_critics=self.n_critics,
-                share_features_extractor=self.share_features_extractor,
-                has_target_network=self.has_target_network,
-                has_average_critic=self.has_average_critic,
-                has_average_actor=self.has_average_actor,
-                diffusion_kwargs=self.diffusion_kwargs,
-                refiner_kwargs=self.refiner_kwargs,
-                n_action_candidates=self.n_action_candidates,
-                corrector_kwargs=self.corrector_kwargs,
-                lr_schedule=self._dummy_schedule,  # dummy lr schedule, not needed for loading policy alone
-            )
-        )
-        return data
+        given = _arguments_of(DiffusionPolicy, self, but="lr_schedule")
+        # dummy lr schedule, not needed for loading policy alone
+        return super()._get_constructor_parameters() | given | {"lr_schedule": self._dummy_schedule}
 
     def _network_kwargs(self, net_arch: list[int]) -> dict[str, Any]:
         return {
@@ -629,7 +596,7 @@ class DiffusionPolicy(BoundedPolicy):
         actor = self.deployed_actor
         if self.n_action_candidates == 1 or not actor.gives_candidates:
             return actor(obs, deterministic=True)
-        candidates = actor.candidate_actions(obs)
+        candidates = actor.fixed_candidates(obs)
         with evaluating(self.law_critic):
             best = smallest_q(self.law_critic, obs, candidates).argmax(dim=0)
         return candidates.gather(0, best[None, :, None].expand(1, -1, candidates.shape[-1])).squeeze(0)
@@ -706,6 +673,12 @@ class MultiInputPolicy(DiffusionPolicy):
     def __init__(self, *args: Any, **kwargs: Any):
         kwargs.setdefault("features_extractor_class", CombinedExtractor)
         super().__init__(*args, **kwargs)
+
+
+def _arguments_of(constructor: type, made: Any, but: str = "self") -> dict[str, Any]:
+    """What an object was made with, which it keeps under the names of the arguments."""
+    names = set(inspect.signature(constructor.__init__).parameters) - {"self", but}  # type: ignore[misc]
+    return {name: getattr(made, name) for name in names}
 
 
 @functools.cache

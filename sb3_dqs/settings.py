@@ -310,6 +310,11 @@ def check_settings(model: "DQS") -> None:
     check_action_space(model.action_space)
     _check_policy(model)
     _check_policy_kwargs(model)
+    if model.device.type == "mps":
+        raise InputError(
+            "device must be 'cpu' or 'cuda', got 'mps', which has no double precision, as statistics of observations need it; "
+            "use device='cpu', which is as fast for small networks"
+        )
     if model.seed is not None:
         model.__dict__["seed"] = as_integer("seed", model.seed, 0, "None draws one")
     for name, (minimum, remedy) in INTEGERS.items():

@@ -381,6 +381,11 @@ def with_layer_norm_behind_renormalisation(critic):
         network.insert(1, nn.LayerNorm(5))
 
 
+def with_renormalisation_behind_renormalisation(critic):
+    for network in critic.q_networks:
+        network.insert(1, NativeBatchRenorm1d(5))
+
+
 def with_parametrised(parametrise):
     def edit(critic):
         for layer in [module for module in critic.modules() if type(module) is nn.Linear]:
@@ -432,6 +437,7 @@ def with_a_forward_of_the_last_layer_itself(critic):
 
 
 EDITS = {
+    "renormalisation twice": with_renormalisation_behind_renormalisation,
     "forward of a layer itself": with_a_forward_of_the_last_layer_itself,
     "layer norm": with_layer_norm,
     "layer norm behind renormalisation": with_layer_norm_behind_renormalisation,

@@ -191,7 +191,7 @@ def test_candidates_are_ranked_by_the_smallest_q():
     model.policy.set_training_mode(False)
     observations = th.as_tensor(OBSERVATIONS)
     with th.no_grad():
-        candidates = model.policy.deployed_actor.candidate_actions(observations)
+        candidates = model.policy.deployed_actor.fixed_candidates(observations)
         q_values = th.stack([th.cat(model.policy.law_critic(observations, c), dim=1).amin(dim=1) for c in candidates])
         best = model.policy(observations, deterministic=True)
     assert candidates.shape == (8, 7, 1)

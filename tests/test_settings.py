@@ -178,7 +178,7 @@ SETTINGS = {
     "actor_batch_size": Setting(3, lambda m: len(calls_of(m.actor.diffusion, "regress", lambda: trained(m, 2))[0][1]), 3),
     "policy_delay": Setting(1, lambda m: len(calls_of(m, "_update_actor", lambda: trained(m, 4))), 4),
     "actor_learning_rate_factor": Setting(7.0, lambda m: rates(m)[1] / rates(m)[0], pytest.approx(7.0)),
-    "n_action_candidates": Setting(3, lambda m: len(m.actor.candidate_actions(th.zeros(1, 2))), 3, is_fixed=True),
+    "n_action_candidates": Setting(3, lambda m: len(m.actor.fixed_candidates(th.zeros(1, 2))), 3, is_fixed=True),
     "n_corrector_proposals": Setting(3, lambda m: m.policy.corrector.n_proposals, 3, is_fixed=True),
     "exploration_correlation_time": Setting(
         5.0, lambda m: m.learn(22).exploration_noise.decay, pytest.approx(math.exp(-1 / 5))
@@ -454,6 +454,11 @@ NO_EFFECT = {"temperature": 0.1, "target_entropy": -1.0}
         ({"component_kwargs": {"diffusion": {"squash": "tanh"}}}, "BoxDiffusion has no argument 'squash'"),
         ({"component_kwargs": {"corrector": {"sigmas": [0.3, 0]}}}, "corrector's sigmas must be a finite number > 0, got 0"),
         ({"component_kwargs": {"corrector": {"guided_share": 1.5}}}, "guided_share must be in .0, 1., got 1.5"),
+        (
+            {"component_kwargs": {"corrector": {"guided_share": 0.06}}},
+            "guided_share=0.06 of 8 proposals is none.* least 0.125",
+        ),
+        ({"device": "mps"}, "device must be 'cpu' or 'cuda', got 'mps'.*use device='cpu'"),
         (
             {"component_kwargs": {"corrector": {"sigmas": [1.5, 0.3], "guided_share": 0.5}}},
             r"sigmas of the corrector must be <= 1 with guided proposals, got \[1.5, 0.3\]",

@@ -320,7 +320,7 @@ def with_opposite_average(**settings):
 
 def test_deterministic_actions_are_the_best_of_the_candidates_by_the_average():
     model = with_opposite_average()
-    candidates = model.actor.candidate_actions(th.zeros(5, 3))
+    candidates = model.actor.fixed_candidates(th.zeros(5, 3))
     assert th.equal(model.policy(th.zeros(5, 3), deterministic=True), candidates.amin(dim=0))
     assert not th.equal(candidates.amin(dim=0), candidates.amax(dim=0))
 

@@ -36,8 +36,8 @@ class CorrectorNoise(NamedTuple):
     @classmethod
     def of(cls, normals: th.Tensor, action_dim: int) -> "CorrectorNoise":
         """
-        :param normals: (batch, (1 + n_proposals) * action_dim + 1), standard normal; where they are correlated over time, so
-            are the actions
+        :param normals: (batch, n_rows * action_dim + 1), standard normal: rows for the action, two where proposals are
+            guided, and for each proposal; where they are correlated over time, so are the actions
         :param action_dim: size of the action
         """
         noise, choice = normals[:, :-1], normals[:, -1]
@@ -144,6 +144,11 @@ class Corrector:
         if not is_finite_number(guided_share) or not 0 <= guided_share <= 1:
             raise InputError(f"guided_share must be in [0, 1], got {guided_share!r}; 0 needs no gradient of Q")
         self.n_guided = round(guided_share * self.n_proposals)
+        if self.n_proposals and guided_share > 0 and not self.n_guided:
+            raise InputError(
+                f"guided_share={guided_share} of {self.n_proposals} proposals is none; use 0, or "
+                f"at least {1 / self.n_proposals:.3g}"
+            )
         if self.n_guided and max(self.sigmas) > 1:
             raise InputError(f"sigmas of the corrector must be <= 1 with guided proposals, got {sigmas!r}; or guided_share=0")
 

@@ -76,7 +76,7 @@ class PaperDiffusion(nn.Module):
         self.process = GeometricNoise(sigma_min, sigma_max)
         self.start_sigma = self.process.sigma(th.ones(())).item()
         self.score_network = ScoreNetwork(features_dim, action_dim, net_arch, activation_fn)
-        # The network is fed the temperature: the one of the last regression is part of the policy and saved with it.
+        # The network is fed the temperature: the one that the policy follows is part of it, and saved with it.
         self.register_buffer("temperature", th.ones(()))
 
     def sample_actions(
@@ -141,11 +141,10 @@ class PaperDiffusion(nn.Module):
         :param noise: of :meth:`draw_noise`
         :return: loss, and the measure ``effective_sample_size``
         """
-        self.temperature.copy_(temperature)
         sigma = self.process.sigma(noise.times)
         noisy_actions = actions + sigma * noise.noise
 
         estimate = smoothed_score(q_fn, noisy_actions, sigma, temperature, noise.sample_noise)
-        scores = self.score_network.condition(features, self.temperature)(noisy_actions, noise.times)
+        scores = self.score_network.condition(features, temperature)(noisy_actions, noise.times)
         loss = ((sigma**2 + self.loss_weight_offset) * (scores - estimate.score) ** 2).mean()
         return Regression(loss, {"effective_sample_size": estimate.effective_sample_size.mean()})

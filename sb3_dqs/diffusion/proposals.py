@@ -16,7 +16,7 @@ from sb3_dqs.diffusion.special import OF_TORCH, Operations
 # (1e-33). Its law lies within a few hundredths of a sigma of the wall either way, and Gaussian noise never gets there.
 MAX_SIGMAS_OUTSIDE = 12.0
 
-# From this half-width of the box on, in units of sigma, the far wall is out of reach of any mean (below 1e-6 sigma).
+# From this half-width of the box on, in units of sigma, the far wall is out of reach of any mean (by 2e-6 sigma).
 FAR_WALL_SIGMAS = 5.0
 
 # In units of sqrt(2) sigma: a wall further off, seen from inside, does not show in float32, and its erfcx, infinite there, has
@@ -107,12 +107,10 @@ def truncated_normal_mean(mean: th.Tensor, sigma: th.Tensor) -> th.Tensor:
     :param sigma: broadcastable to the mean, standard deviation > 0, action units
     :return: (..., action_dim), in [-1, 1] up to rounding
     """
-    per_unit = SQRT_HALF / sigma
-    distance = mean.abs().clamp(max=1 + MAX_SIGMAS_OUTSIDE * sigma)
-    near_wall = (distance - 1) * per_unit
+    distance, near_wall, far_wall = _mirrored_walls(mean, sigma)
     # exp(near_wall^2 - far_wall^2), and that minus 1, which keeps the mean exact near the middle
-    exponent = -4 * per_unit**2 * distance
-    masses = th.special.erfcx(near_wall) - exponent.exp() * th.special.erfcx(near_wall + 2 * per_unit)
+    exponent = -4 * (SQRT_HALF / sigma) ** 2 * distance
+    masses = th.special.erfcx(near_wall) - exponent.exp() * th.special.erfcx(far_wall)
     return (distance + SHIFT * sigma * exponent.expm1() / masses) * mean.sign()
 
 

@@ -129,7 +129,7 @@ def repeated(observation: Any, n: int) -> Any:
 
 def sample_actions(model: BaseAlgorithm, observation: Any, n_samples: int) -> th.Tensor:
     """
-    Actions of the stochastic policy at one observation, whatever its ``predict`` does.
+    Actions of the stochastic policy at one observation, by ``model.predict``.
 
     :param model: trained or not
     :param observation: one, not batched, as the policy sees it (after ``VecNormalize``, if any)

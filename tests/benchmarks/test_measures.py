@@ -213,5 +213,5 @@ def test_a_reloaded_model_predicts_the_same_but_for_what_is_changed():
     assert (same == actions).all()
     other = reloaded(model, n_action_candidates=1)
     assert other.n_action_candidates == 1
-    expected = model.actor.candidate_actions(th.as_tensor(observations))[0]
+    expected = model.actor.fixed_candidates(th.as_tensor(observations))[0]
     assert other.predict(observations, deterministic=True)[0] == pytest.approx(expected.detach().numpy(), abs=1e-6)

@@ -79,3 +79,8 @@ def test_choice_follows_the_weights_and_takes_the_last_at_the_end():
     chosen = choose(candidates, log_weights, th.rand(30_000)).squeeze(1)
     assert th.bincount(chosen.long()).div(30_000).tolist() == pytest.approx([0.2, 0.5, 0.3], abs=0.01)
     assert choose(candidates[:, :2], log_weights[:, :2], th.tensor([0.0, 1.0])).flatten().tolist() == [0.0, 2.0]
+
+
+def test_what_has_no_weight_is_not_chosen_even_by_a_draw_of_zero():
+    candidates = th.arange(3.0).view(3, 1, 1)
+    assert choose(candidates, th.tensor([[-math.inf], [0.0], [0.0]]), th.zeros(1)).item() == 1.0

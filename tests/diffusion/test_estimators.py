@@ -126,16 +126,20 @@ def test_any_guide_right_or_wrong_leaves_the_estimate_consistent(guide, estimato
     assert (abs(estimates.mean(dim=0) - exact) < 4 * estimates.std(dim=0) / math.sqrt(20) + 2e-3).all()
 
 
-@pytest.mark.parametrize("guide", [None, (0.6, 0.4)], ids=["unguided", "guided"])
+@pytest.mark.parametrize(
+    ("n_pairs", "guide"),
+    [(2, None), (2, (0.6, 0.4)), (3, (0.6, 0.4))],
+    ids=["unguided", "guided", "one of three pairs guided"],
+)
 @pytest.mark.parametrize("log_density", [truth.two_peaks, truth.corner])
-def test_a_kept_draw_of_the_law_makes_few_proposals_unbiased(log_density, guide):
+def test_a_kept_draw_of_the_law_makes_few_proposals_unbiased(log_density, n_pairs, guide):
     # over draws of the law, their noise and the proposals: mean of (estimate - E[a | x]) f(x) for f = 1 and f = E[a | x]
     n_rows, sigma = 40_000, 0.6
     generator = th.Generator().manual_seed(0)
     actions = truth.sample(log_density, n_rows, 1, np.random.default_rng(0))
     sigmas = th.full((n_rows, 1), sigma, dtype=th.float64)
     noisy_actions = actions + sigmas * th.randn(actions.shape, dtype=th.float64, generator=generator)
-    uniforms = th.rand((2, n_rows, 1), dtype=th.float64, generator=generator)
+    uniforms = th.rand((n_pairs, n_rows, 1), dtype=th.float64, generator=generator)
     guide = guide and Guide(actions * 0 + guide[0], sigmas * 0 + guide[1])
     q_fn, exact = truth.product_q_fn(log_density), truth.posterior_means(log_density, noisy_actions, sigmas)
 
@@ -147,6 +151,17 @@ def test_a_kept_draw_of_the_law_makes_few_proposals_unbiased(log_density, guide)
     places = th.rand(n_rows, dtype=th.float64, generator=generator)
     assert z_scores(Kept(actions, places)).abs().max() < 4
     assert z_scores(None).abs().max() > 10
+
+
+def test_coefficient_of_the_control_variate_by_hand():
+    """
+    Fold 0 by fold 1: around their means -1, 0, 1 and 0, -1, 1, of covariance 1/3 and variances 2/3, so of slope 1/2 and
+    squared correlation 1/4. Fold 1 by fold 0, where all lies on a line of slope 1/2.
+    """
+    deviations, control_variate = th.tensor([0.0, 1.0, 2.0, 0.0, 1.0, 2.0]), th.tensor([0.0, 2.0, 4.0, 1.0, 0.0, 2.0])
+    weights, folds = th.full((6, 1), 1 / 6), th.tensor([0, 0, 0, 1, 1, 1])
+    found = estimators._cross_fitted_coefficient(weights, deviations.view(6, 1, 1), control_variate.view(6, 1, 1), folds)
+    assert found.flatten().tolist() == pytest.approx([-1 / 8] * 3 + [-1 / 2] * 3)
 
 
 def test_what_is_kept_counts_in_its_own_rows_alone():

@@ -115,6 +115,16 @@ def test_uniform_draws_of_zero_and_one_stay_near_the_mean_and_not_at_a_wall(draw
     assert abs(law(mean, 0.02, th.float32).sample(th.full((1, 1, 1), draw)).item() - mean) < 0.02 * 6
 
 
+@pytest.mark.parametrize("sigma", [0.02, 0.3, 1.5])
+def test_a_wall_has_a_partner_wherever_the_mean_is(sigma):
+    # rounding may leave less than the mass beyond the far wall, where the inverse CDF has no answer
+    means = th.linspace(-1.5, 1.5, 1001).unsqueeze(1)
+    partners = TruncatedNormal(means, th.full_like(means, sigma)).antithetic(th.tensor([-1.0, 1.0]).view(2, 1, 1))
+    assert partners.abs().max() <= 1
+    if sigma > 1:  # both walls are well within reach of the middle
+        assert partners[:, 500].flatten().tolist() == pytest.approx([1.0, -1.0], abs=1e-4)
+
+
 def test_antithetic_proposals_of_a_draw_of_zero_are_on_both_sides_of_the_mean():
     proposals = law(0.0, 0.02, th.float32).sample(antithetic_uniforms(th.zeros(1, 1, 1))).flatten()
     assert proposals.abs().max() < 0.02 * 6
