@@ -98,6 +98,7 @@ def test_paper_brings_samples_into_the_box_by_tanh_or_clipping(squash, expected)
 
 @pytest.mark.parametrize("offset", [0.0, 0.5])
 def test_loss_of_the_paper_by_hand(offset):
+    th.manual_seed(0)
     # a network of zeros, and the score 3 of Q = 3 a at temperature 1, whatever the noise
     diffusion = PaperDiffusion(1, 1, [], nn.ReLU, n_diffusion_steps=4, n_score_samples=4, loss_weight_offset=offset)
     for parameter in diffusion.parameters():
@@ -110,6 +111,7 @@ def test_loss_of_the_paper_by_hand(offset):
 
 
 def test_loss_of_the_box_by_hand_and_whose_spread_gives_the_entropy(monkeypatch):
+    th.manual_seed(0)
     # a network of zeros gives the mean of the uniform law, and the target is 0.25
     diffusion = BoxDiffusion(1, 1, [], nn.ReLU, n_diffusion_steps=4, n_score_samples=8)
     for parameter in diffusion.parameters():
