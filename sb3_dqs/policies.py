@@ -397,9 +397,9 @@ class DiffusionPolicy(BoundedPolicy):
         self.allows_inference_mode = packages <= KNOWN_PACKAGES and self.corrector.n_guided == 0
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
-        given = _arguments_of(DiffusionPolicy, self, but="lr_schedule")
         # dummy lr schedule, not needed for loading policy alone
-        return super()._get_constructor_parameters() | given | {"lr_schedule": self._dummy_schedule}
+        given = {**_arguments_of(DiffusionPolicy, self), "lr_schedule": self._dummy_schedule}
+        return super()._get_constructor_parameters() | given
 
     def _network_kwargs(self, net_arch: list[int]) -> dict[str, Any]:
         return {
@@ -675,9 +675,9 @@ class MultiInputPolicy(DiffusionPolicy):
         super().__init__(*args, **kwargs)
 
 
-def _arguments_of(constructor: type, made: Any, but: str = "self") -> dict[str, Any]:
-    """What an object was made with, which it keeps under the names of the arguments."""
-    names = set(inspect.signature(constructor.__init__).parameters) - {"self", but}  # type: ignore[misc]
+def _arguments_of(constructor: type, made: Any) -> dict[str, Any]:
+    """What an object was made with, which it keeps under the names of the arguments, but for a learning rate's schedule."""
+    names = set(inspect.signature(constructor.__init__).parameters) - {"self", "lr_schedule"}  # type: ignore[misc]
     return {name: getattr(made, name) for name in names}
 
 

@@ -16,7 +16,7 @@ from sb3_dqs.diffusion.special import OF_TORCH, Operations
 # (1e-33). Its law lies within a few hundredths of a sigma of the wall either way, and Gaussian noise never gets there.
 MAX_SIGMAS_OUTSIDE = 12.0
 
-# From this half-width of the box on, in units of sigma, the far wall is out of reach of any mean (by 2e-6 sigma).
+# From this half-width of the box on, in units of sigma, the far wall is out of reach of any mean (to 2e-6 sigma).
 FAR_WALL_SIGMAS = 5.0
 
 # In units of sqrt(2) sigma: a wall further off, seen from inside, does not show in float32, and its erfcx, infinite there, has
