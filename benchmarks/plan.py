@@ -180,6 +180,9 @@ def load_tier(name_or_path: str) -> Tier:
         path = TIERS / f"{name_or_path}.yml"
     content = yaml.safe_load(path.read_text())
     _check_keys(f"tier {path.name}", content, TIER_KEYS)
+    for name in [*content["algorithms"], *content["environments"]]:
+        if {"/", "\\"} & set(str(name)):
+            raise ValueError(f"{name!r} names files of results, and must not hold a slash; an environment's id goes into 'id'")
     runs = []
     for algorithm, entry in content["algorithms"].items():
         _check_keys(f"algorithm {algorithm!r}", entry, ALGORITHM_KEYS)

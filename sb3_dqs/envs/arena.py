@@ -36,17 +36,21 @@ class Arena:
         :return: (size, size, 3), uint8: goals green, walls and trace grey, position red
         """
         pixels = (np.arange(size) + 0.5) / size * 2 * self.half_width - self.half_width
-        grid = np.stack(np.meshgrid(pixels, -pixels), axis=-1)
         image = np.full((size, size, 3), 255, dtype=np.uint8)
         for wall in self.walls:
-            image[np.abs(grid - wall).max(axis=-1) <= 0.5] = WALL_COLOUR
+            across, up = np.abs(pixels - wall[0]), np.abs(-pixels - wall[1])
+            image[np.ix_(up <= 0.5, across <= 0.5)] = WALL_COLOUR
         # dots keep their size in pixels, whatever the arena's scale
         dot = self.half_width / 7
         discs = [(goal, self.goal_radius, GOAL_COLOUR) for goal in self.goals]
         discs += [(point, 0.12 * dot, TRACE_COLOUR) for point in trace]
         discs += [(point, 0.25 * dot, POSITION_COLOUR) for point in trace[-1:]]
         for centre, radius, colour in discs:
-            image[np.linalg.norm(grid - centre, axis=-1) < radius] = colour
+            across, up = pixels - centre[0], -pixels - centre[1]
+            # of its bounding box alone: a trace has hundreds of points
+            columns, rows = np.abs(across) < radius, np.abs(up) < radius
+            inside = np.hypot(across[columns], up[rows][:, None]) < radius
+            image[np.ix_(rows, columns)] = np.where(inside[..., None], colour, image[np.ix_(rows, columns)])
         return image
 
 

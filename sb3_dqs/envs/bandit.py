@@ -8,7 +8,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from sb3_dqs.checks import check_choice, check_positive
+from sb3_dqs.checks import InputError, check_choice, check_positive, is_finite_number
 from sb3_dqs.envs.arena import IMAGE_SIZE, POSITION_COLOUR, checked_vector
 
 # How far the context, in [-1, 1], moves the peaks along every coordinate, action units
@@ -26,12 +26,23 @@ class Landscape:
     :param weights: of the peaks, summing to 1
     :param width: standard deviation of every peak, action units
     :param background: mass of the uniform law on the box, in (0, 1); the peaks share the rest
+    :raises ValueError: if these are no law
     """
 
     centres: tuple[tuple[float, ...], ...]
     weights: tuple[float, ...]
     width: float
     background: float = 0.05
+
+    def __post_init__(self) -> None:
+        if len({len(centre) for centre in self.centres}) != 1 or not np.isfinite(self.centres).all() or not self.centres[0]:
+            raise InputError(f"centres must be points of one number of dimensions, got {self.centres!r}")
+        is_law = all(is_finite_number(weight) and weight >= 0 for weight in self.weights)
+        if len(self.weights) != len(self.centres) or not is_law or not math.isclose(sum(self.weights), 1):
+            raise InputError(f"weights must be {len(self.centres)} numbers >= 0 that sum to 1, got {self.weights!r}")
+        check_positive("width", self.width, "it is the standard deviation of a peak, on [-1, 1]")
+        if not is_finite_number(self.background) or not 0 < self.background < 1:
+            raise InputError(f"background must be a number in (0, 1), got {self.background!r}; 0.05 is the default")
 
 
 def _circle(n_peaks: int, radius: float) -> tuple[tuple[float, ...], ...]:
@@ -61,7 +72,8 @@ class BanditEnv(gym.Env[np.ndarray, np.ndarray]):
     :param landscape: name of one of ``LANDSCAPES`` (1-D ``"two_peaks"``, ``"three_peaks"``, ``"wall"``; 2-D
         ``"four_peaks"``, ``"ring"``), or a :class:`Landscape`
     :param temperature: at which the Boltzmann law is the chosen one, > 0, in units of reward
-    :param render_mode: ``"rgb_array"`` or None
+    :param render_mode: ``"rgb_array"``, with one or two action dimensions, or None
+    :raises ValueError: if there is no such landscape, the temperature is not positive, or there is nothing to render
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 1}  # noqa: RUF012
@@ -75,6 +87,10 @@ class BanditEnv(gym.Env[np.ndarray, np.ndarray]):
         self.temperature = temperature
         self.render_mode = render_mode
         self.action_dim = len(landscape.centres[0])
+        if render_mode is not None and self.action_dim > 2:
+            raise InputError(
+                f"render_mode must be None with {self.action_dim} action dimensions, got {render_mode!r}: pictures have two"
+            )
         self.observation_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
         self.action_space = spaces.Box(-1.0, 1.0, (self.action_dim,), np.float32)
         self.context_rng: np.random.Generator | None = None

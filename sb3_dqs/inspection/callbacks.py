@@ -9,6 +9,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch as th
+from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import CSVOutputFormat, HumanOutputFormat, JSONOutputFormat, Logger
@@ -17,7 +18,14 @@ from stable_baselines3.common.utils import set_random_seed
 
 from sb3_dqs.checks import InputError, as_integer
 from sb3_dqs.dqs import DQS
-from sb3_dqs.inspection.evaluation import can_compare_to_critic, distances_to_critic, goals_of, roll_out
+from sb3_dqs.inspection.evaluation import (
+    can_compare_to_critic,
+    check_draws,
+    distances_to_critic,
+    goals_of,
+    repeated,
+    roll_out,
+)
 from sb3_dqs.inspection.plotting import (
     COURSE,
     checked_dimensions,
@@ -41,14 +49,16 @@ class FigureCallback(BaseCallback):
     episodes start at the same states. Each round dumps the logger.
 
     :param every: steps of the environment between two rounds of pictures, counted over all environments
-    :param observation: at which critic and sampling are shown; the first one met in training by default
+    :param observation: at which critic and sampling are shown, one of the environment: ``VecNormalize``, if any, is applied;
+        the first one met in training by default
     :param roll_out_env: id of an environment that has an ``arena``, for traces of the policy; without it, none are drawn
     :param n_episodes: number of traces
     :param dimensions: one or two action coordinates that critic and sampling are shown over; the first two by default
     :param course_every: steps between two points of the course of training
     :param seed: of all random numbers of a round
     :param verbose: Verbosity level: 0 for no output, 1 for info messages, 2 for debug messages
-    :raises ValueError: if a number is not an integer >= 1 (the seed: >= 0), or the environment has no arena
+    :raises ValueError: if a number is not an integer >= 1 (the seed: >= 0), or the environment has no arena; as training
+        starts, if the model cannot act in the environment or at the observation, or nothing keeps pictures
     """
 
     model: DQS
@@ -83,14 +93,20 @@ class FigureCallback(BaseCallback):
         if all(isinstance(output, WITHOUT_PICTURES) for output in self.logger.output_formats):
             raise InputError("FigureCallback needs TensorBoard to keep its pictures: pass tensorboard_log='runs' to DQS")
         if self.observation is None:
-            self.observation = first_observation(self.model._last_obs)
+            self.observation = last_observation(self.model)
+        try:
+            self.model.policy.obs_to_tensor(repeated(as_the_policy_sees(self.model, self.observation), 2))
+        except (ValueError, TypeError, KeyError, AssertionError) as error:
+            raise InputError(f"observation must be one of {self.model.observation_space}, got {self.observation!r}") from error
+        if self.course["steps"] and self.course["steps"][-1] > self.num_timesteps:  # another run
+            self.course.clear()
         self.last_course_step = self.last_figure_step = self.num_timesteps
 
     def _on_step(self) -> bool:
         # several environments take several steps at a time
-        if self.num_timesteps - self.last_course_step >= self.course_every:
-            self.last_course_step = self.num_timesteps
-            self._note_course()
+        n_steps_since = self.num_timesteps - self.last_course_step
+        if n_steps_since >= self.course_every and self._note_course():
+            self.last_course_step += n_steps_since // self.course_every * self.course_every
         if self.num_timesteps - self.last_figure_step >= self.every:
             self.last_figure_step = self.num_timesteps
             self._draw()
@@ -100,21 +116,23 @@ class FigureCallback(BaseCallback):
         if self.last_figure_step < self.num_timesteps:
             self._draw()
 
-    def _note_course(self) -> None:
+    def _note_course(self) -> bool:
         logged = self.logger.name_to_value
         if "train/temperature" not in logged:
-            return  # the logger has been emptied, or learning has not started
+            return False  # another callback has emptied the logger just now, or learning has not started
         self.course["steps"].append(self.num_timesteps)
         for keys, _ in COURSE.values():
             for key in keys:
                 self.course[key].append(float(logged.get(key, np.nan)))
+        return True
 
     def _draw(self) -> None:
         assert self.observation is not None
         figures: dict[str, Any] = {}
         with drawing_aside(self.model.device, self.seed):
-            figures["critic"] = plot_critic(self.model, self.observation, self.dimensions)
-            figures["denoising"] = plot_denoising_paths(self.model, self.observation, dimensions=self.dimensions)
+            observation = as_the_policy_sees(self.model, self.observation)
+            figures["critic"] = plot_critic(self.model, observation, self.dimensions)
+            figures["denoising"] = plot_denoising_paths(self.model, observation, dimensions=self.dimensions)
             if self.envs:
                 episodes = roll_out(self.model, self.envs, self.seed, deterministic=False)
                 arena = self.envs[0].unwrapped.arena  # type: ignore[attr-defined]
@@ -147,7 +165,8 @@ class MultimodalityCallback(BaseCallback):
         dimension) or 0.11 (two) themselves
     :param seed: of all random numbers of a round
     :param verbose: Verbosity level: 0 for no output, 1 for info messages, 2 for debug messages
-    :raises ValueError: if a number is not an integer >= 1 (the seed: >= 0), or the environment has no arena
+    :raises ValueError: if a number is not an integer >= 1 (the seed: >= 0), or the environment has no arena of several goals;
+        as training starts, if the model cannot act in it, or draws with ``use_sde`` one noise for several actions
     """
 
     def __init__(
@@ -166,11 +185,14 @@ class MultimodalityCallback(BaseCallback):
         self.seed = as_integer("seed", seed, 0, "0 is the default")
         n_observations = as_integer("n_observations", n_observations, 1, "10 is the default")
         self.envs = _with_arena(roll_out_env, as_integer("n_episodes", n_episodes, 1, "100 is the default"))
+        if self.envs and len(self.envs[0].unwrapped.arena.goals) < 2:  # type: ignore[attr-defined]
+            raise InputError(f"roll_out_env must have several goals to choose among, got {roll_out_env!r}; leave it out")
         self.observations: deque[Any] = deque(maxlen=n_observations)
         self.observe_every = max(self.every // n_observations, 1)
         self.last_observed_step, self.last_measured_step = 0, 0
 
     def _on_training_start(self) -> None:
+        check_draws(self.model)
         _check_spaces(self.envs, self.model)
         self.last_observed_step = self.last_measured_step = self.num_timesteps
 
@@ -182,7 +204,7 @@ class MultimodalityCallback(BaseCallback):
         # several environments take several steps at a time
         if self.num_timesteps - self.last_observed_step >= self.observe_every:
             self.last_observed_step = self.num_timesteps
-            self.observations.append(first_observation(self.model._last_obs))  # type: ignore[attr-defined]
+            self.observations.append(last_observation(self.model))
         if self.num_timesteps - self.last_measured_step >= self.every:
             self.last_measured_step = self.num_timesteps
             self._log()
@@ -197,7 +219,8 @@ class MultimodalityCallback(BaseCallback):
         measures: dict[str, float] = {}
         with drawing_aside(self.model.device, self.seed):
             if can_compare_to_critic(self.model):
-                measures |= distances_to_critic(self.model, list(self.observations), self.n_actions)
+                observations = [as_the_policy_sees(self.model, observation) for observation in self.observations]
+                measures |= distances_to_critic(self.model, observations, self.n_actions)
             if self.envs:
                 goals = goals_of(roll_out(self.model, self.envs, self.seed, deterministic=False), self.envs[0])
                 if goals is not None:
@@ -234,6 +257,26 @@ def dump(logger: Logger, n_steps: int) -> None:
     logger.dump(n_steps)
 
 
+def last_observation(model: BaseAlgorithm) -> Any:
+    """
+    :param model: that is learning
+    :return: a copy of what its first environment has shown last, as it was before ``VecNormalize``, whose statistics move
+    """
+    vec_normalize = model.get_vec_normalize_env()
+    is_raw = vec_normalize is None
+    return first_observation(model._last_obs if is_raw else vec_normalize.get_original_obs())  # type: ignore[union-attr]
+
+
+def as_the_policy_sees(model: BaseAlgorithm, observation: Any) -> Any:
+    """
+    :param model: that is learning
+    :param observation: of its environment, not batched
+    :return: normalised by the statistics of now, where there is a ``VecNormalize``
+    """
+    vec_normalize = model.get_vec_normalize_env()
+    return observation if vec_normalize is None else vec_normalize.normalize_obs(observation)
+
+
 def first_observation(observations: Any) -> Any:
     """
     :param observations: of several environments, which may write the next ones in their place
@@ -249,6 +292,8 @@ def _check_spaces(envs: list[gym.Env], model: BaseAlgorithm) -> None:
     if not envs:
         return
     space = envs[0].observation_space
+    if isinstance(space, spaces.Dict):
+        raise InputError("roll_out_env must have observations that are arrays, got Dict; leave it out")
     try:
         model.predict(some_observations(space, len(envs)), deterministic=True)
         can_act = envs[0].action_space == model.action_space

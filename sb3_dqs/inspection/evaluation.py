@@ -70,13 +70,21 @@ def roll_out(
     :param deterministic: whether to predict without sampling
     :param options: passed to every ``reset``
     :return: an episode of each environment
-    :raises ValueError: if there is no environment, its observations are dictionaries, or a reward is not finite
+    :raises ValueError: if there is no environment, its observations are dictionaries, a reward is not finite, or the model
+        lacks the ``VecNormalize`` that it was trained with or cannot sample actions of several episodes
     """
     if not envs:
         raise InputError("envs must hold at least one environment, got none; make as many as episodes are wanted")
     if isinstance(envs[0].observation_space, spaces.Dict):
         raise InputError("envs must have observations that are arrays, got Dict; wrap them, for example by FlattenObservation")
+    if not deterministic:
+        check_draws(model)
     vec_normalize = model.get_vec_normalize_env()
+    if vec_normalize is None and getattr(model, "sees_normalised", False) and model.env is None:  # type: ignore[union-attr]
+        raise InputError(
+            "model was trained with VecNormalize and has no environment to have its statistics from; use "
+            "load(path, env=VecNormalize.load(file, venv)), with the file that its save() wrote"
+        )
     traces = [[env.reset(seed=None if seed is None else seed + i, options=options)[0]] for i, env in enumerate(envs)]
     total_rewards = [0.0] * len(envs)
     infos: list[dict[str, Any]] = [{} for _ in envs]
@@ -127,6 +135,18 @@ def repeated(observation: Any, n: int) -> Any:
     return np.repeat(np.asarray(observation)[None], n, axis=0)
 
 
+def check_draws(model: "BaseAlgorithm | ExactPolicy") -> None:
+    """
+    :param model: that is to sample actions, several at a time
+    :raises ValueError: if these would not be independent
+    """
+    if getattr(model, "use_sde", False):
+        raise InputError(
+            f"model must not have use_sde=True, got {type(model).__name__} with it: one call of its predict() draws one noise "
+            "for all observations; measure it with deterministic actions, or train it without"
+        )
+
+
 def sample_actions(model: BaseAlgorithm, observation: Any, n_samples: int) -> th.Tensor:
     """
     Actions of the stochastic policy at one observation, by ``model.predict``.
@@ -135,8 +155,9 @@ def sample_actions(model: BaseAlgorithm, observation: Any, n_samples: int) -> th
     :param observation: one, not batched, as the policy sees it (after ``VecNormalize``, if any)
     :param n_samples: number of actions
     :return: (n_samples, action_dim), on [-1, 1]
-    :raises ValueError: if an action is not finite
+    :raises ValueError: if an action is not finite, or the model cannot draw several
     """
+    check_draws(model)
     n_samples = as_integer("n_samples", n_samples, 1, "2000 shows the law of one or two action dimensions")
     actions, _ = model.predict(repeated(observation, n_samples))
     if not np.isfinite(actions).all():
@@ -152,7 +173,7 @@ def boltzmann_temperature(model: BaseAlgorithm) -> float | None:
     """
     :param model: DQS, or SAC, whose Gaussian aims at the same law, at its entropy coefficient
     :return: the temperature of the law exp(Q / temperature) that the policy aims at, in units of Q, now in force; None
-        where it has none
+        where it has none, as without entropy bonus
     """
     if isinstance(model, DQS):
         return model.thermostat.value.item()
@@ -161,7 +182,8 @@ def boltzmann_temperature(model: BaseAlgorithm) -> float | None:
     if getattr(model, "log_ent_coef", None) is not None:
         return model.log_ent_coef.exp().item()  # type: ignore[attr-defined]
     coefficient = getattr(model, "ent_coef_tensor", None)
-    return None if coefficient is None else coefficient.item()
+    # a coefficient of zero asks for the best action alone
+    return None if coefficient is None else coefficient.item() or None
 
 
 def can_compare_to_critic(model: BaseAlgorithm) -> bool:

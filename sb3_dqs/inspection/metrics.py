@@ -78,13 +78,14 @@ def normalised_entropy(counts: th.Tensor) -> float:
     """
     Entropy of how often each of k outcomes was met, as a share of ln k.
 
-    :param counts: (k,), k >= 2, >= 0
+    :param counts: (k,), k >= 2, >= 0; or shares, whatever they add up to
     :return: in [0, 1]: 0 where all counts but one are 0 (or all are), 1 where all are equal
     :raises ValueError: if a count is negative, or there are fewer than two
     """
     if len(counts) < 2 or not (th.isfinite(counts) & (counts >= 0)).all():
         raise InputError(f"counts must be at least two numbers >= 0, got {counts.tolist()}")
-    shares = counts.double() / counts.sum().clamp(min=1)
+    total = counts.double().sum()
+    shares = counts.double() / (total if total > 0 else 1.0)
     # rounding may pass 1
     return min((th.special.entr(shares).sum() / math.log(len(counts))).item(), 1.0)
 

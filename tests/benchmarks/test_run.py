@@ -140,6 +140,8 @@ def test_unknown_keys_and_classes_are_named(tmp_path):
         write_tier(path, algorithms={"ppo": {"class": "PPO"}})
     with pytest.raises(ValueError, match="'stpes'; did you mean 'steps'"):
         write_tier(path, environments={"P": {"id": "Pendulum-v1", "stpes": 3}})
+    with pytest.raises(ValueError, match="'sb3_dqs/MultiGoal-v0' names files of results, and must not hold a slash"):
+        write_tier(path, environments={"sb3_dqs/MultiGoal-v0": {"id": "sb3_dqs/MultiGoal-v0", "steps": 3}})
 
 
 def test_key_changes_with_every_setting_and_with_nothing_else(tmp_path):

@@ -11,7 +11,8 @@ from stable_baselines3.common.env_checker import check_env as check_sb3_env
 
 import sb3_dqs.envs
 from sb3_dqs.envs import BanditEnv, GaussianMixtureEnv, MultiGoalEnv
-from sb3_dqs.envs.bandit import LANDSCAPES
+from sb3_dqs.envs.arena import Arena
+from sb3_dqs.envs.bandit import LANDSCAPES, Landscape
 from sb3_dqs.envs.gaussian_mixture import load_means
 
 GRID = np.linspace(-1.0, 1.0, 201)
@@ -149,6 +150,25 @@ def test_render_shows_goals_trace_and_position():
     assert MultiGoalEnv().render() is None
 
 
+def test_a_picture_shows_each_pixel_as_what_lies_there():
+    goals, walls = np.array([[2.0, -1.0], [-3.9, 3.9]]), np.array([[0.0, 2.0]])
+    trace = [np.array([-1.0, 0.0]), np.array([3.9, 0.0])]
+    image = Arena(4.0, goals, 0.6, walls).picture(trace, size=81)
+    for row in range(81):
+        for column in range(81):
+            place = np.array([(column + 0.5) / 81 * 8 - 4, 4 - (row + 0.5) / 81 * 8])
+            colour = (255, 255, 255)
+            if np.abs(place - walls[0]).max() <= 0.5:
+                colour = (120, 120, 120)
+            if min(np.linalg.norm(place - goal) for goal in goals) < 0.6:
+                colour = (120, 200, 120)
+            if min(np.linalg.norm(place - point) for point in trace) < 0.12 * 4 / 7:
+                colour = (150, 150, 150)
+            if np.linalg.norm(place - trace[-1]) < 0.25 * 4 / 7:
+                colour = (220, 60, 60)
+            assert tuple(image[row, column]) == colour, place
+
+
 @pytest.mark.parametrize("landscape", sorted(LANDSCAPES))
 def test_bandit_passes_both_checkers(landscape):
     env = gym.make("sb3_dqs/Bandit-v0", landscape=landscape, render_mode="rgb_array")
@@ -216,6 +236,30 @@ def test_bandit_names_unknown_landscapes_and_bad_temperatures():
         BanditEnv("five_peaks")
     with pytest.raises(ValueError, match="temperature"):
         BanditEnv(temperature=0.0)
+
+
+@pytest.mark.parametrize(
+    ("centres", "weights", "settings", "message"),
+    [
+        ([(-0.5,), (0.5,)], [1.0, 1.0], {"width": 0.1}, "weights must be 2 numbers >= 0 that sum to 1"),
+        ([(-0.5,), (0.5,)], [1.0], {"width": 0.1}, "weights must be 2 numbers"),
+        ([(-0.5,), (0.5,)], [1.5, -0.5], {"width": 0.1}, "weights must be 2 numbers"),
+        ([(-0.5,), (0.5, 0.5)], [0.5, 0.5], {"width": 0.1}, "centres must be points of one number of dimensions"),
+        ([], [], {"width": 0.1}, "centres must be points"),
+        ([(0.0,)], [1.0], {"width": 0.0}, "width must be a finite number > 0"),
+        ([(0.0,)], [1.0], {"width": 0.1, "background": 1.0}, r"background must be a number in \(0, 1\)"),
+    ],
+)
+def test_what_is_no_law_is_named(centres, weights, settings, message):
+    with pytest.raises(ValueError, match=message):
+        Landscape(centres, weights, **settings)
+
+
+def test_a_bandit_of_three_dimensions_has_no_picture():
+    law = Landscape([(0.0, 0.0, 0.0)], [1.0], width=0.2)
+    with pytest.raises(ValueError, match="render_mode must be None with 3 action dimensions"):
+        BanditEnv(law, render_mode="rgb_array")
+    assert BanditEnv(law).reset(seed=0)[0].shape == (1,)
 
 
 def test_bandit_renders_law_and_action():

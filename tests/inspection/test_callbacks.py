@@ -4,18 +4,22 @@ import contextlib
 import csv
 import random
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
 from gymnasium.envs.registration import register
 from stable_baselines3 import SAC, TD3
-from stable_baselines3.common.callbacks import CallbackList
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList
+from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import configure
+from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_dqs import DQS
 from sb3_dqs.envs import MultiGoalEnv
-from sb3_dqs.inspection import FigureCallback, MultimodalityCallback
+from sb3_dqs.envs.arena import Arena
+from sb3_dqs.inspection import FigureCallback, MultimodalityCallback, callbacks
 from sb3_dqs.inspection.callbacks import drawing_aside, first_observation
 from tests.conftest import RandomEnv
 from tests.inspection.models import small
@@ -34,6 +38,26 @@ class Careless(MultiGoalEnv):
 DISTANCES = {"total_variation", "total_variation_of_exact_draws", "mmd", "sliced_w2"}
 
 register(id="tests/Careless-v0", entry_point=Careless, max_episode_steps=30)
+
+
+class OneGoal(MultiGoalEnv):
+    """Nothing to choose among."""
+
+    def __init__(self):
+        super().__init__()
+        self.arena = Arena(self.ARENA_HALF_WIDTH, self.goals[:1], self.GOAL_RADIUS)
+
+
+class DictArena(MultiGoalEnv):
+    """An arena whose observation has a name."""
+
+    def __init__(self):
+        super().__init__()
+        self.observation_space = spaces.Dict({"position": self.observation_space})
+
+
+register(id="tests/OneGoal-v0", entry_point=OneGoal, disable_env_checker=True)
+register(id="tests/DictArena-v0", entry_point=DictArena, disable_env_checker=True)
 
 
 class Notes(MultimodalityCallback):
@@ -170,6 +194,70 @@ def test_pictures_leave_training_as_it_is_and_are_equal_in_equal_runs(tmp_path):
     assert np.isfinite(callbacks[0].course["train/entropy"]).any()
 
 
+class Watcher(BaseCallback):
+    """Keeps what the environment has shown before each step, and what the log holds then."""
+
+    def __init__(self):
+        super().__init__()
+        self.raw, self.temperatures = {}, {}
+
+    def _on_step(self):
+        env = self.model.get_vec_normalize_env()
+        self.raw[self.num_timesteps] = (self.model._last_obs if env is None else env.get_original_obs())[0].copy()
+        if "train/temperature" in self.logger.name_to_value:
+            self.temperatures[self.num_timesteps] = self.logger.name_to_value["train/temperature"]
+        return True
+
+
+def test_the_course_is_that_of_what_was_logged_every_so_many_steps(tmp_path):
+    callback, watcher = FigureCallback(1_000, course_every=7), Watcher()
+    model = DQS("MlpPolicy", "Pendulum-v1", tensorboard_log=str(tmp_path), **small())
+    model.learn(60, callback=CallbackList([watcher, callback]), log_interval=10**9)
+    # the first update is behind step 21, when a point is due
+    assert callback.course["steps"] == [22, 28, 35, 42, 49, 56]
+    assert callback.course["train/temperature"] == [watcher.temperatures[step] for step in callback.course["steps"]]
+    assert len(set(callback.course["train/temperature"])) > 1
+    model.learn(30, callback=callback, log_interval=10**9)
+    assert callback.course["steps"] == [22, 28], "another run has a course of its own"
+
+
+def test_the_course_goes_on_beside_a_callback_that_empties_the_log(tmp_path):
+    callback = FigureCallback(1_000, course_every=10)
+    model = DQS("MlpPolicy", "Pendulum-v1", tensorboard_log=str(tmp_path), **small())
+    model.learn(60, callback=CallbackList([Notes(10, n_actions=10), callback]), log_interval=10**9)
+    assert callback.course["steps"] == [22, 31, 41, 51]
+
+
+def test_observations_are_spaced_over_the_steps_between_two_rounds():
+    callback, watcher = Notes(40, n_observations=4, n_actions=10), Watcher()
+    DQS("MlpPolicy", "Pendulum-v1", **small()).learn(40, callback=CallbackList([watcher, callback]))
+    np.testing.assert_array_equal(callback.observations, [watcher.raw[step] for step in (10, 20, 30, 40)])
+
+
+def normalising():
+    return VecNormalize(make_vec_env("Pendulum-v1", n_envs=1, seed=0))
+
+
+def test_observations_are_shown_and_measured_as_the_policy_sees_them_then(tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr(callbacks, "plot_critic", lambda model, observation, *rest: shown.append(observation) or plt.figure())
+    env, watcher = normalising(), Watcher()
+    model = DQS("MlpPolicy", env, tensorboard_log=str(tmp_path), **small())
+    figures = FigureCallback(1_000)
+    model.learn(60, callback=CallbackList([watcher, figures]), log_interval=10**9)
+    first, statistics = figures.observation, env.obs_rms
+    assert np.linalg.norm(first[:2]) == pytest.approx(1, abs=1e-6), "cosine and sine of one angle: not normalised"
+    truth = (first - statistics.mean) / np.sqrt(statistics.var + env.epsilon)
+    np.testing.assert_allclose(shown, [truth], rtol=1e-5)
+
+    measured = []
+    monkeypatch.setattr(callbacks, "distances_to_critic", lambda model, observations, n: measured.append(observations) or {})
+    notes = MultimodalityCallback(20, n_observations=2)
+    model.learn(20, callback=CallbackList([watcher, notes]), log_interval=10**9)
+    raw = np.stack([watcher.raw[step] for step in (10, 20)])
+    np.testing.assert_allclose(measured[0], (raw - statistics.mean) / np.sqrt(statistics.var + env.epsilon), rtol=1e-5)
+
+
 def test_settings_that_cannot_be_used_are_named_before_training():
     with pytest.raises(ValueError, match="every must be an integer >= 1, got 0"):
         FigureCallback(0)
@@ -184,6 +272,34 @@ def test_settings_that_cannot_be_used_are_named_before_training():
         SAC("MlpPolicy", "Pendulum-v1", **small()).learn(1, callback=FigureCallback(100))
     with pytest.raises(ValueError, match="dimensions must be"):
         DQS("MlpPolicy", "Pendulum-v1", **small()).learn(1, callback=FigureCallback(100, dimensions=(0, 1)))
+    with pytest.raises(ValueError, match="roll_out_env must have several goals"):
+        MultimodalityCallback(100, roll_out_env="tests/OneGoal-v0", n_episodes=1)
+    with pytest.raises(ValueError, match="roll_out_env must have observations that are arrays, got Dict"):
+        DQS("MlpPolicy", "Pendulum-v1", **small()).learn(
+            1, callback=MultimodalityCallback(100, roll_out_env="tests/DictArena-v0", n_episodes=1)
+        )
+
+
+@pytest.mark.parametrize("observation", [np.zeros(7), {"a": np.zeros(3)}, "here"])
+def test_an_observation_of_another_environment_is_refused_before_training(tmp_path, observation):
+    for env in (make_vec_env("Pendulum-v1"), normalising()):
+        model = DQS("MlpPolicy", env, tensorboard_log=str(tmp_path), **small())
+        with pytest.raises(ValueError, match="observation must be one of Box"):
+            model.learn(60, callback=FigureCallback(30, observation=observation))
+        assert model.num_timesteps == 0
+
+
+def test_a_policy_that_draws_one_noise_for_many_actions_is_refused_before_training():
+    model = SAC("MlpPolicy", "Pendulum-v1", use_sde=True, **small())
+    with pytest.raises(ValueError, match="model must not have use_sde=True, got SAC"):
+        model.learn(60, callback=MultimodalityCallback(30))
+    assert model.num_timesteps == 0
+
+
+def test_without_entropy_bonus_there_is_no_law_to_be_far_from():
+    callback = Notes(30, n_actions=100)
+    SAC("MlpPolicy", "Pendulum-v1", ent_coef=0.0, **small()).learn(60, callback=callback)
+    assert callback.notes == [{}, {}]
 
 
 def test_pictures_that_nothing_would_keep_are_refused_before_training():

@@ -259,6 +259,29 @@ def test_roll_outs_normalise_observations_as_in_training():
     assert seen[0][0] == pytest.approx((episode.observations[0] - [2.0, 0.0]) / [3.0, 1.0], abs=1e-4)
 
 
+def test_roll_outs_want_the_statistics_that_a_loaded_model_was_trained_with(tmp_path):
+    vec_env = VecNormalize(DummyVecEnv([lambda: gym.make("sb3_dqs/MultiGoal-v0")]), norm_reward=False)
+    model = DQS("MlpPolicy", vec_env, **small()).learn(30)
+    model.save(tmp_path / "model")
+    envs = [gym.make("sb3_dqs/MultiGoal-v0")]
+    loaded = DQS.load(tmp_path / "model")
+    with pytest.raises(ValueError, match="model was trained with VecNormalize and has no environment"):
+        roll_out(loaded, envs, seed=0, deterministic=True)
+    (truth,) = roll_out(model, envs, seed=0, deterministic=True)
+    (same,) = roll_out(DQS.load(tmp_path / "model", env=vec_env), envs, seed=0, deterministic=True)
+    np.testing.assert_array_equal(truth.observations, same.observations)
+
+
+def test_draws_that_share_their_noise_are_not_taken_for_independent_ones():
+    model = SAC("MlpPolicy", "sb3_dqs/MultiGoal-v0", use_sde=True, **small())
+    envs = [gym.make("sb3_dqs/MultiGoal-v0") for _ in range(2)]
+    with pytest.raises(ValueError, match="model must not have use_sde=True, got SAC"):
+        sample_actions(model, np.zeros(2, np.float32), 10)
+    with pytest.raises(ValueError, match="model must not have use_sde=True"):
+        roll_out(model, envs, seed=0, deterministic=False)
+    assert len(roll_out(model, envs, seed=0, deterministic=True)) == 2
+
+
 class Broken(RandomEnv):
     """Its third reward is no number."""
 

@@ -41,6 +41,7 @@ def test_entropy_of_goals():
     assert normalised_entropy(th.tensor([50, 50, 0, 0])) == pytest.approx(0.5)
     assert normalised_entropy(th.tensor([7, 0, 0, 0])) == 0.0
     assert normalised_entropy(th.tensor([0, 0, 0, 0])) == 0.0
+    assert normalised_entropy(th.tensor([0.2, 0.2, 0.0, 0.0])) == pytest.approx(0.5), "shares that leave some out"
 
 
 def test_total_variation_of_a_histogram():
