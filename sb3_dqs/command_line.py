@@ -1,5 +1,6 @@
 """What does the command ``sb3-dqs`` do? Help, the export of a policy, and scripts of rl-zoo3, or how to install that."""
 
+import os
 import sys
 from importlib.util import find_spec
 
@@ -14,6 +15,9 @@ def main() -> int:
 
     :return: exit status, 1 where an extra is not installed, 2 where the command line or a setting was wrong
     """
+    # modules of the user's are found here, as by python -m
+    if not {"", os.getcwd()} & set(sys.path):
+        sys.path.insert(0, os.getcwd())
     script = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if script in ("-h", "--help"):
         print(USAGE)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from zipfile import is_zipfile
 
+import numpy as np
 from stable_baselines3.common.save_util import load_from_zip_file
 
 from sb3_dqs.checks import InputError
@@ -18,8 +19,11 @@ from sb3_dqs.policies import DiffusionPolicy
 # Observations at which the file is compared with predict()
 N_COMPARED = 1_000
 
-# Actions of the file that are nearer than this to those of predict(), in the units of the action space, are the same
+# Actions of the file that are nearer than this to those of predict(), in units of half the range of the action, are the same
 TOLERANCE = 1e-5
+
+# Candidates whose Q differs by less than this, over its size, are equally good but for rounding
+Q_TOLERANCE = 1e-4
 
 
 def main(argv: Sequence[str]) -> int:
@@ -27,7 +31,8 @@ def main(argv: Sequence[str]) -> int:
     Export a saved model, and compare the file with ``predict()``.
 
     :param argv: arguments of the command line
-    :return: exit status, 1 where the extra ``export`` is not installed, 2 where an argument was wrong
+    :return: exit status, 1 where the extra ``export`` is not installed, 2 where an argument was wrong, 3 where the file does
+        not do what ``predict()`` does
     """
     parser = argparse.ArgumentParser("sb3-dqs export", description="Write the policy of a trained model as one ONNX file.")
     parser.add_argument("model", type=Path, help="a saved model (.zip), or the folder of a run of rl-zoo3")
@@ -51,7 +56,7 @@ def main(argv: Sequence[str]) -> int:
         print(f"sb3-dqs export: error: {error}", file=sys.stderr)
         return 1 if isinstance(error, ImportError) else 2
     print(f"{output}: {described(comparison)}")
-    return 0
+    return 0 if is_equivalent(comparison).all() else 3
 
 
 def described(comparison: Comparison) -> str:
@@ -64,7 +69,21 @@ def described(comparison: Comparison) -> str:
     if is_same.all():
         return words
     q_difference = comparison.q_differences[~is_same].max()
+    if not is_equivalent(comparison).all():
+        return (
+            f"{words}; THE OTHERS ARE NOT: they differ by up to {comparison.differences.max():.0e} of half their range, and "
+            f"their Q by {q_difference:.0e} of its size. Do not use the file, and tell us of it"
+        )
     return f"{words}; the others are other candidates, whose Q differs by {q_difference:.0e} of its size"
+
+
+def is_equivalent(comparison: Comparison) -> np.ndarray:
+    """
+    :param comparison: of a file with ``predict()``
+    :return: (n_observations,), whether the action is that of ``predict()``, or another candidate that is as good
+    """
+    is_other_candidate = comparison.n_candidates > 1 and comparison.q_differences < Q_TOLERANCE
+    return (comparison.differences < TOLERANCE) | is_other_candidate
 
 
 def find_model(path: Path) -> Path:
@@ -73,10 +92,12 @@ def find_model(path: Path) -> Path:
     :return: path of the saved model, the last one of a run
     :raises ValueError: if there is none
     """
+    if not path.name:  # of the working directory, "."
+        path = path.resolve()
     zip_path = path.with_name(path.name.removesuffix(".zip") + ".zip")
     # beside the model of a run lies a folder of the same name
     if path.is_dir() and not is_zipfile(zip_path):
-        zip_path = path / f"{_environment(path)}.zip"
+        zip_path = path / f"{_settings_folder(path).name}.zip"
     if is_zipfile(zip_path):
         return zip_path
     others = ", ".join(sorted(map(str, path.glob("*.zip")))) if path.is_dir() else ""
@@ -91,7 +112,7 @@ def statistics_beside(model_path: Path) -> Path | None:
     :param model_path: of a saved model
     :return: path of the statistics of ``VecNormalize`` where rl-zoo3 keeps those of its run, if it has any
     """
-    path = model_path.parent / _environment(model_path.parent) / "vecnormalize.pkl"
+    path = _settings_folder(model_path.parent) / "vecnormalize.pkl"
     return path if path.is_file() else None
 
 
@@ -113,6 +134,7 @@ def load_model(path: Path) -> DQS:
     return algorithm.load(path, device="cpu", optimize_memory_usage=False, **buffer)
 
 
-def _environment(folder: Path) -> str:
-    """Environment of a run, by the name that rl-zoo3 gives its folder: <environment>_<number>."""
-    return folder.resolve().name.rpartition("_")[0]
+def _settings_folder(run: Path) -> Path:
+    """Where rl-zoo3 keeps settings and statistics of a run: in a folder that has the name of the environment, as the model."""
+    found = [path.parent for path in (*run.glob("*/config.yml"), *run.glob("*/vecnormalize.pkl"))]
+    return found[0] if found else run / run.resolve().name.rpartition("_")[0]

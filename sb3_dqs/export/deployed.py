@@ -209,7 +209,7 @@ def _channels_last(model: DQS, channels_last: bool | None) -> bool:
         return channels_last
     if model.env is None:
         raise InputError(
-            "channels_last must be True or False for a model with images that has no environment; True where the "
-            "environment gives images of shape (height, width, channels), as most do"
+            "channels_last must be True or False for a model with images that has no environment; True (on the command line "
+            "--channels last) where the environment gives images of shape (height, width, channels), as most do"
         )
     return is_vecenv_wrapped(model.env, VecTransposeImage)

@@ -30,6 +30,9 @@ from sb3_dqs.extras import what_is_missing
 # Name of the output; the inputs have the names of the parts of the observation
 ACTIONS = "actions"
 
+# Observations are drawn up to their bounds, unless these are beyond this
+LARGEST_BOUND = 1e6
+
 # Of names in the file: inputs as they are exported, and all that is neither input nor output
 INPUT, INSIDE = "input of the policy, ", "inside/"
 
@@ -118,13 +121,15 @@ class Comparison(NamedTuple):
     """
     An ONNX file beside ``predict(deterministic=True)``.
 
-    ``differences``: (n_observations,), of the actions: the largest over the coordinates, in the units of the action space.
+    ``differences``: (n_observations,), of the actions: the largest over the coordinates, in units of half the range of each.
     ``q_differences``: (n_observations,), of the smallest Q of both actions, over its size where that is above 1. Where
     candidates tie, a rounding decides which of them is the action: then actions differ, and their Q does not.
+    ``n_candidates``: of ``predict()``.
     """
 
     differences: np.ndarray
     q_differences: np.ndarray
+    n_candidates: int
 
 
 def compare_with_predict(
@@ -179,8 +184,9 @@ def compare_with_predict(
         policy_input, _ = model.policy.obs_to_tensor(observations)
         q_values = smallest_q(critic, policy_input, th.as_tensor(scaled, device=model.device)).double().cpu().numpy()
     return Comparison(
-        differences=np.abs(actions - predicted).reshape(n_observations, -1).max(axis=1),
+        differences=np.abs(scaled[0] - scaled[1]).max(axis=1),
         q_differences=np.abs(q_values[0] - q_values[1]) / np.maximum(np.abs(q_values[1]), 1.0),
+        n_candidates=model.n_action_candidates,
     )
 
 
@@ -207,10 +213,20 @@ def _draw(space: spaces.Space, normalizations: dict[str, Normalization], n_rows:
             mean, std = normalizations[name].mean.numpy(), normalizations[name].std.numpy()
             rows = mean + std * rng.standard_normal((n_rows, *mean.shape))
         else:
+            part = _without_bounds_that_are_none(part)
             part.seed(seed)
             rows = np.stack([part.sample() for _ in range(n_rows)])
         drawn[name] = rows.astype(part.dtype)
     return drawn
+
+
+def _without_bounds_that_are_none(space: spaces.Space) -> spaces.Space:
+    """Some environments write the largest number there is where they mean that there is no bound."""
+    if not isinstance(space, spaces.Box) or space.dtype.kind != "f":
+        return space
+    low = np.where(space.low < -LARGEST_BOUND, -np.inf, space.low)
+    high = np.where(space.high > LARGEST_BOUND, np.inf, space.high)
+    return spaces.Box(low.astype(space.dtype), high.astype(space.dtype), dtype=space.dtype)  # type: ignore[arg-type]
 
 
 def _laid_out_as(shape: list[int], rows: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ import importlib
 import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from difflib import get_close_matches
@@ -60,8 +60,7 @@ def _prepare_training(arguments: list[str]) -> Prepared:
     parser = _agent_parser("train")
     parser.add_argument("-f", "--log-folder", default="logs")
     parser.add_argument("-i", "--trained-agent", default="")
-    # the zoo itself takes abbreviations, and --optimize is a likely one
-    parser.add_argument("-optimize", "--optimize", "--optimize-hyperparameters", action="store_true", dest="optimize")
+    parser.add_argument("-optimize", "--optimize-hyperparameters", action="store_true", dest="optimize")
     parser.add_argument("--storage")
     parser.add_argument("--study-name")
     parser.add_argument("--trial-id", type=int)
@@ -71,7 +70,7 @@ def _prepare_training(arguments: list[str]) -> Prepared:
     agent = Path(known.trained_agent)
     if known.trained_agent and not (agent.suffix == ".zip" and agent.is_file()):
         raise InputError(f"--trained-agent must be an existing .zip file, got {known.trained_agent!r}")
-    return [*arguments, *_tuning_arguments(known)], databases_with_heartbeat(**vars(heartbeat))
+    return [*_tuning_arguments(known), *arguments], databases_with_heartbeat(**vars(heartbeat))
 
 
 def _prepare_showing(script: str, arguments: list[str]) -> Prepared:
@@ -83,7 +82,6 @@ def _prepare_showing(script: str, arguments: list[str]) -> Prepared:
     parser.add_argument("--load-last-checkpoint", action="store_true")
     parser.add_argument("--no-render", action="store_true")
     known = _known(parser, arguments)
-    # What is filled in comes first: the zoo's parser takes abbreviations, and the last of two is the one that counts
     filled_in = []
     if known.folder is None:
         known.folder = "logs" if known.algo in ALGORITHMS else PRETRAINED
@@ -120,10 +118,16 @@ def _check_plotted_files(script: str, arguments: list[str]) -> None:
     parser = _parser(script)
     if script == "plot_train":
         parser.add_argument("-a", "--algo", required=True)
+        parser.add_argument("-e", "--env", nargs="+", required=True)
         parser.add_argument("-f", "--exp-folder", required=True)
         known, _ = parser.parse_known_args(arguments)
-        if not (Path(known.exp_folder) / known.algo).is_dir():
-            raise InputError(f"--exp-folder must hold a folder {known.algo}, and there is no {known.exp_folder}/{known.algo}")
+        _check_runs([known.algo], known.env, [known.exp_folder], option="--exp-folder")
+    if script == "all_plots":
+        parser.add_argument("-a", "--algos", nargs="+", required=True)
+        parser.add_argument("-e", "--env", nargs="+", required=True)
+        parser.add_argument("-f", "--exp-folders", nargs="+", required=True)
+        known, _ = parser.parse_known_args(arguments)
+        _check_runs([algo.lower() for algo in known.algos], known.env, known.exp_folders, option="--exp-folders")
     if script == "plot_from_file":
         parser.add_argument("-i", "--input", required=True)
         parser.add_argument("-iqm", "--iqm", action="store_true")  # or it would be -i with qm as its value
@@ -132,8 +136,23 @@ def _check_plotted_files(script: str, arguments: list[str]) -> None:
             raise InputError(f"--input must be a file that all_plots has written, and there is no {known.input}")
 
 
+def _check_runs(algos: Sequence[str], environments: Sequence[str], folders: Sequence[str], option: str) -> None:
+    """:raises ValueError: if there is no run to plot of an algorithm in an environment"""
+    for algo in algos:
+        paths = [Path(folder) / algo for folder in folders if (Path(folder) / algo).is_dir()]
+        if not paths:
+            raise InputError(
+                f"{option} must hold a folder {algo}, and there is no {' or '.join(f'{f}/{algo}' for f in folders)}"
+            )
+        runs = sorted(run.name for path in paths for run in path.iterdir() if run.is_dir())
+        for environment in environments:
+            if not any(environment in run for run in runs):
+                raise InputError(f"--env must be part of the name of a run of {algo}, got {environment!r}; there are {runs}")
+
+
 def _parser(script: str) -> argparse.ArgumentParser:
-    return argparse.ArgumentParser(prog=f"sb3-dqs {script}", add_help=False, allow_abbrev=False)
+    # takes abbreviations, as the zoo's does: what is short for one of its options alone is so for one of the few here
+    return argparse.ArgumentParser(prog=f"sb3-dqs {script}", add_help=False)
 
 
 def _agent_parser(script: str) -> argparse.ArgumentParser:

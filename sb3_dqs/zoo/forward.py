@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 
 from sb3_dqs.checks import InputError, check_choice
+from sb3_dqs.export.command import main as export
 from sb3_dqs.extras import EXTRAS, install_command
 from sb3_dqs.usage import SCRIPTS, USAGE
 from sb3_dqs.zoo.arguments import prepare
@@ -28,7 +29,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(USAGE)
         return 0
     try:
-        check_choice("script", script, SCRIPTS)
+        check_choice("script", script, [*SCRIPTS, "export"])
+        if script == "export":
+            return export(arguments)
         # dm_control registers with gymnasium through shimmy, and record_video has no --gym-packages
         if find_spec("shimmy") is not None:
             import shimmy  # noqa: F401

@@ -3,21 +3,23 @@
 import contextlib
 import copy
 import functools
+import io
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import optuna
+import torch as th
 from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
 from rl_zoo3.utils import ALGOS
 
 from sb3_dqs.checks import InputError
-from sb3_dqs.zoo.checkpoints import ReplayBufferCheckpoint
+from sb3_dqs.zoo.checkpoints import CheckpointCompanions, has_finite_statistics
 from sb3_dqs.zoo.progress import TrialProgress
-from sb3_dqs.zoo.search_space import check_search, convert_dqs_params, sample_dqs_params
+from sb3_dqs.zoo.search_space import TrialSettings, check_search, convert_dqs_params, sample_dqs_params
 from sb3_dqs.zoo.settings import ALGORITHMS, check_settings_file, settings_path
-from sb3_dqs.zoo.values import usable_settings
+from sb3_dqs.zoo.values import as_python, usable_settings
 
 _registered: set[str] = set()
 
@@ -28,8 +30,8 @@ def register() -> None:
     nothing.
 
     The experiment manager is extended so that it finds the settings shipped with this package where the zoo has none of
-    its own, names a setting or trial that it cannot use, tells each trial its budget and shows how far it is, and saves the
-    replay buffer with every checkpoint where it is to be saved at all.
+    its own, names a setting or trial that it cannot use, tells each trial its budget and shows how far it is, saves with every
+    checkpoint what continues it, and saves the model where an environment gives what cannot be learned from.
     """
     ALGOS.update(ALGORITHMS)
     HYPERPARAMS_SAMPLER["dqs"] = sample_dqs_params
@@ -49,7 +51,8 @@ def _extend_experiment_manager() -> None:
         "read_hyperparameters": _reading_our_settings,
         "load_trial": _naming_what_is_missing,
         "objective": _with_budget_and_progress,
-        "create_callbacks": _saving_the_replay_buffer,
+        "create_callbacks": _saving_what_continues_checkpoints,
+        "learn": _saving_the_model_after_bad_input,
     }.items():
         setattr(ExperimentManager, name, extended(getattr(ExperimentManager, name)))
 
@@ -57,15 +60,22 @@ def _extend_experiment_manager() -> None:
 def _reading_our_settings(read_hyperparameters: Callable) -> Callable:
     @functools.wraps(read_hyperparameters)
     def read(self: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        is_ours = self.algo in ALGORITHMS
-        if self.trial_id == 0 and self.storage and self.study_name:
+        is_ours, given = self.algo in ALGORITHMS, self.custom_hyperparams or {}
+        is_trial = self.trial_id is not None and self.storage and self.study_name
+        if is_trial and self.trial_id == 0:
             # The zoo takes trial 0 for no trial
-            trial_settings = self.load_trial(self.storage, self.study_name, 0)
-            self.custom_hyperparams = {**trial_settings, **(self.custom_hyperparams or {})}
+            self.custom_hyperparams = {**self.load_trial(self.storage, self.study_name, 0), **given}
         if is_ours and getattr(self.args, "conf_file", None) is None and not Path(self.config).exists():
             self.config = str(settings_path(self.algo))
         check_settings_file(self.config, self.env_name.gym_id)
         settings, saved_settings = read_hyperparameters(self)
+        if is_ours and is_trial and "policy_kwargs" not in given:
+            of_the_file = TrialSettings(_policy_kwargs_of_the_file(self, read_hyperparameters))
+            of_the_file.update(settings)
+            settings = dict(of_the_file)
+        if is_ours and self.continue_training and _statistics_beside(self).is_file():
+            # the zoo goes on with them, and saves them only where it has been told to normalise
+            settings["normalize"] = settings.get("normalize") or True
         if is_ours:
             settings = usable_settings(settings, self.algo, self.config)
             saved_settings.update(settings)
@@ -76,10 +86,26 @@ def _reading_our_settings(read_hyperparameters: Callable) -> Callable:
     return read
 
 
+def _policy_kwargs_of_the_file(manager: Any, read_hyperparameters: Callable) -> dict[str, Any]:
+    """What the trial has taken the place of, as objects."""
+    manager = copy.copy(manager)
+    manager.trial_id = manager.custom_hyperparams = None
+    with contextlib.redirect_stdout(io.StringIO()):
+        settings, _ = read_hyperparameters(manager)
+    return {"policy_kwargs": as_python("policy_kwargs", settings.get("policy_kwargs") or {})}
+
+
+def _statistics_beside(manager: Any) -> Path:
+    """Where the zoo looks for those of the agent that it continues."""
+    return Path(manager.trained_agent).parent / str(manager.env_name) / "vecnormalize.pkl"
+
+
 def _naming_what_is_missing(load_trial: Callable) -> Callable:
     @functools.wraps(load_trial)
     def load(self: Any, storage: str, study_name: str, trial_id: int | None = None, convert: bool = True) -> dict[str, Any]:
         check_search(self.algo)
+        if storage.endswith(".log") and not Path(storage).is_file():
+            raise InputError(f"no study {study_name!r}: there is no file {storage}; -f names another log folder")
         try:
             return load_trial(self, storage, study_name, trial_id, convert)
         except IndexError as error:
@@ -99,6 +125,8 @@ def _with_budget_and_progress(objective: Callable) -> Callable:
             trial.set_user_attr("n_timesteps", self.n_timesteps)
         # a copy, since trials may run in several threads, each with its own bar
         manager = copy.copy(self)
+        if self.algo in ALGORITHMS:
+            manager._hyperparams = TrialSettings(self._hyperparams)
         specified = self.specified_callbacks or []
         specified = specified if isinstance(specified, list) else [specified]
         with contextlib.closing(TrialProgress(trial.number)) as progress:
@@ -108,11 +136,28 @@ def _with_budget_and_progress(objective: Callable) -> Callable:
     return objective_with_both
 
 
-def _saving_the_replay_buffer(create_callbacks: Callable) -> Callable:
+def _saving_what_continues_checkpoints(create_callbacks: Callable) -> Callable:
     @functools.wraps(create_callbacks)
     def create(self: Any) -> None:
         create_callbacks(self)
-        if self.algo in ALGORITHMS and self.save_freq > 0 and self.save_replay_buffer:
-            self.callbacks.append(ReplayBufferCheckpoint(self.save_freq, self.save_path, self.params_path))
+        if self.algo in ALGORITHMS and self.save_freq > 0:
+            companions = CheckpointCompanions(self.save_freq, self.save_path, self.params_path, self.save_replay_buffer)
+            self.callbacks.append(companions)
 
     return create
+
+
+def _saving_the_model_after_bad_input(learn: Callable) -> Callable:
+    @functools.wraps(learn)
+    def learn_and_save(self: Any, model: Any) -> None:
+        try:
+            learn(self, model)
+        except InputError:
+            has_learned = self.algo in ALGORITHMS and model.num_timesteps > 0
+            # what was not finite has not been stored, so the model is as it was; it may have been made so by other means
+            if has_learned and all(th.isfinite(parameter).all() for parameter in model.policy.parameters()):
+                self.normalize = self.normalize and has_finite_statistics(model.get_vec_normalize_env())
+                self.save_trained_model(model)
+            raise
+
+    return learn_and_save

@@ -37,10 +37,32 @@ def check_search(algo: str, settings: Mapping[str, Any] | None = None) -> None:
             f"-optimize and --trial-id need a search space, and there is none for {algo}{why}; train it without them, or "
             f"choose --algo from {sorted(HYPERPARAMS_SAMPLER)}"
         )
-    if algo == "dqs" and "temperature" in ((settings or {}).get("component_kwargs") or {}):
+    parts = (settings or {}).get("component_kwargs") or {}
+    if algo == "dqs" and "temperature" in parts:
         raise InputError(
             "-optimize tries both kinds of temperature, and component_kwargs['temperature'] is for one of them; leave it out"
         )
+    if algo == "dqs" and "relative_sigma" in parts.get("refiner", {}):
+        raise InputError(
+            "-optimize tries entropy targets that the refiner's default noise allows, and component_kwargs['refiner'] has "
+            "another relative_sigma; leave it out"
+        )
+
+
+class TrialSettings(dict[str, Any]):
+    """
+    Settings that a trial is about to replace some of, as rl-zoo3 does by ``copy`` and ``update``: of ``policy_kwargs`` it
+    replaces those that it samples, instead of all.
+    """
+
+    def copy(self) -> "TrialSettings":
+        return type(self)(self)
+
+    def update(self, sampled: Mapping[str, Any]) -> None:  # type: ignore[override]
+        parts = [settings["policy_kwargs"] for settings in (self, sampled) if "policy_kwargs" in settings]
+        super().update(sampled)
+        if parts:
+            self["policy_kwargs"] = {name: value for part in parts for name, value in part.items()}
 
 
 def sample_dqs_params(trial: optuna.Trial, n_actions: int, n_envs: int, additional_args: dict[str, Any]) -> dict[str, Any]:
@@ -105,8 +127,14 @@ def convert_dqs_params(sampled_params: dict[str, Any]) -> dict[str, Any]:
 
     :param sampled_params: ``trial.params``
     :return: arguments of DQS
+    :raises ValueError: if these are not the parameters of such a trial
     """
     params = sampled_params.copy()
+    if "automatic_temperature" not in params:
+        raise InputError(
+            "this trial holds no settings of dqs: it has not begun, or its study is of another algorithm; name another one by "
+            "--trial-id or --study-name"
+        )
     defaults = inspect.signature(DQS.__init__).parameters
     arguments: dict[str, Any] = {name: defaults[name].default for name in NOT_ALWAYS_SAMPLED if name not in params}
     if params.pop("automatic_temperature"):

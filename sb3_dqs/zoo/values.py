@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any
 
+import yaml
 from stable_baselines3.common.buffers import ReplayBuffer
 
 from sb3_dqs.checks import InputError, as_integer, check_choice, check_positive, is_finite_number
@@ -63,9 +64,10 @@ def usable_settings(settings: Mapping[str, Any], algo: str, source: str) -> dict
 def with_numbers(value: Any) -> Any:
     """
     :param value: from a settings file
-    :return: the same, with numbers in place of text that is one, also inside lists and mappings
+    :return: the same, with numbers in place of text that is one by mistake, also inside lists and mappings
     """
-    if isinstance(value, str) and NUMBER.fullmatch(value):
+    # text that YAML 1.1 would read as a number without quotes has had some
+    if isinstance(value, str) and NUMBER.fullmatch(value) and isinstance(yaml.safe_load(value), str):
         number = float(value)
         return int(number) if number.is_integer() else number
     if type(value) is dict:
@@ -86,7 +88,7 @@ def _usable(name: str, value: Any) -> Any:
     elif name == "noise_type":
         check_choice(name, value, ["normal", "ornstein-uhlenbeck"])
     elif name in PYTHON:
-        _check_python(name, value)
+        as_python(name, value)
     elif name in CLASSES:
         for entry in value if isinstance(value, list) else [value]:
             _check_class(name, entry)
@@ -112,7 +114,13 @@ def _check_learning_rate(rate: Any) -> None:
         )
 
 
-def _check_python(name: str, value: Any) -> None:
+def as_python(name: str, value: Any) -> Any:
+    """
+    :param name: of a setting whose text is Python to the zoo
+    :param value: of a settings file
+    :return: what it evaluates to
+    :raises ValueError: if it does not, or not to what is wanted
+    """
     from rl_zoo3 import exp_manager
 
     found, wanted = value, PYTHON[name]
@@ -122,11 +130,12 @@ def _check_python(name: str, value: Any) -> None:
         except Exception as error:
             raise InputError(f"text of {name} is Python, and {value!r} cannot be evaluated: {error}") from error
     elif name == "normalize" and isinstance(value, bool):
-        return
+        return value
     if wanted is type and not (isinstance(found, type) and issubclass(found, ReplayBuffer)):
         raise InputError(f"{name} must be a class of replay buffers, got {value!r}; for example HerReplayBuffer")
     if not isinstance(found, wanted):
         raise InputError(f"{name} must be a mapping, or text such as \"dict(name='value')\", got {value!r}")
+    return found
 
 
 def _check_policy(policy: Any, algo: str) -> None:

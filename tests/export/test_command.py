@@ -1,15 +1,18 @@
 """Does ``sb3-dqs export`` find the model and its statistics, and say what is missing?"""
 
 import sys
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
+from gymnasium import spaces
 from stable_baselines3 import SAC, HerReplayBuffer
 from stable_baselines3.common.envs import BitFlippingEnv
 
 from sb3_dqs import DQS, PaperDQS, command_line
-from sb3_dqs.export.command import described, find_model, load_model, main, statistics_beside
+from sb3_dqs.export import command
+from sb3_dqs.export.command import described, find_model, is_equivalent, load_model, main, statistics_beside
 from sb3_dqs.export.onnx import Comparison
 from tests.conftest import SMALL, SMALL_PAPER, RandomEnv
 from tests.export.models import IMAGE, VECTOR, trained
@@ -60,10 +63,44 @@ def test_actions_of_double_precision_are_exported(tmp_path, capsys):
 
 
 def test_other_candidates_are_told_with_their_q():
-    comparison = Comparison(np.array([0.0, 0.3, 1e-7]), np.array([0.0, 2e-7, 1e-6]))
+    comparison = Comparison(np.array([0.0, 0.3, 1e-7]), np.array([0.0, 2e-7, 1e-6]), n_candidates=8)
     assert described(comparison) == (
         "2 of 3 actions are those of predict() to 1e-05; the others are other candidates, whose Q differs by 2e-07 of its size"
     )
+    assert is_equivalent(comparison).all()
+
+
+@pytest.mark.parametrize(("q_difference", "n_candidates"), [(0.02, 8), (2e-7, 1)])
+def test_a_file_that_does_something_else_is_told_apart(q_difference, n_candidates, tmp_path, monkeypatch, capsys):
+    comparison = Comparison(np.array([0.0, 0.3]), np.array([0.0, q_difference]), n_candidates)
+    monkeypatch.setattr(command, "compare_with_predict", lambda *args: comparison)
+    DQS("MlpPolicy", "Pendulum-v1", **SMALL).save(tmp_path / "model")
+    assert main([str(tmp_path / "model")]) == 3
+    output = capsys.readouterr().out
+    assert "1 of 2 actions are those of predict() to 1e-05; THE OTHERS ARE NOT: they differ by up to 3e-01" in output
+    assert f"their Q by {q_difference:.0e} of its size" in output
+
+
+def test_wide_bounds_of_actions_and_bounds_of_observations_that_are_none_are_no_failure(tmp_path, capsys):
+    largest = np.finfo(np.float32).max
+    observations = spaces.Box(np.float32([-4.8, -largest, 0.0]), np.float32([4.8, largest, largest]))
+    env = RandomEnv(observations, action_dim=2)
+    env.action_space = spaces.Box(0.0, 2000.0, (2,))
+    DQS("MlpPolicy", env, n_action_candidates=1, **SMALL).save(tmp_path / "model")
+    assert main([str(tmp_path / "model")]) == 0
+    assert "1,000 of 1,000 actions are those of predict() to 1e-05\n" in capsys.readouterr().out
+
+
+def test_a_run_is_found_by_its_settings_whatever_the_name_of_its_folder(tmp_path, monkeypatch):
+    run = tmp_path / "Room-v0_2_0f-a_7"
+    (run / "Room-v0").mkdir(parents=True)
+    (run / "Room-v0" / "config.yml").touch()
+    DQS("MlpPolicy", "Pendulum-v1", **SMALL).save(run / "Room-v0")
+    assert find_model(run) == run / "Room-v0.zip"
+    monkeypatch.chdir(run)
+    assert find_model(Path(".")) == run.resolve() / "Room-v0.zip"
+    (run / "Room-v0" / "vecnormalize.pkl").touch()
+    assert statistics_beside(run / "Room-v0.zip") == run / "Room-v0" / "vecnormalize.pkl"
 
 
 def test_model_and_statistics_are_found(run_of_the_zoo, monkeypatch):

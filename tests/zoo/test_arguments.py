@@ -2,6 +2,7 @@
 
 import sys
 
+import optuna
 import pytest
 
 PENDULUM = ("--algo", "dqs", "--env", "Pendulum-v1")
@@ -40,7 +41,17 @@ WRONG = {
         ["train", *PENDULUM, "-optimize", "-params", "component_kwargs:{'temperature': {'initial': 1.0}}"],
         "component_kwargs['temperature'] is for one of them",
     ),
+    "search of another refiner": (
+        ["train", *PENDULUM, "-optimize", "-params", "component_kwargs:{'refiner': {'relative_sigma': 0.2}}"],
+        "component_kwargs['refiner'] has another relative_sigma",
+    ),
+    "trial of another folder": (
+        ["train", *PENDULUM, "-f", "elsewhere", "--study-name", "x", "--trial-id", "7"],
+        "no study 'x': there is no file elsewhere/dqs/studies.log",
+    ),
+    "export": (["exprot"], "did you mean 'export'?"),
     "runs to plot": (["plot_train", "-a", "dqs", "-e", "Pendulum", "-f", "runs"], "there is no runs/dqs"),
+    "runs to compare": (["all_plots", "-a", "DQS", "-e", "Pendulum", "-f", "runs"], "there is no runs/dqs"),
     "file to plot": (["plot_from_file", "-iqm", "-i", "scores"], "there is no scores"),
 }
 
@@ -52,6 +63,26 @@ def test_wrong_argument_gets_a_message(case, zoo, capfd):
     error = capfd.readouterr().err
     assert message in error
     assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(("script", "algo"), [("plot_train", "-a"), ("all_plots", "-a")])
+def test_environment_without_a_run_is_named_with_those_that_have_one(script, algo, zoo, capfd):
+    (zoo.folder / "logs/dqs/Pendulum-v1_1").mkdir(parents=True)
+    assert zoo(script, algo, "dqs", "-e", "Pendulum", "Hopper", "-f", "logs") == 2
+    assert (
+        "--env must be part of the name of a run of dqs, got 'Hopper'; there are ['Pendulum-v1_1']" in capfd.readouterr().err
+    )
+
+
+def test_abbreviations_are_those_of_the_zoo(zoo, capfd):
+    study = ("--study", "mine", "--stor", "sqlite:///mine.db")
+    tuning = ("-optimize", "--n-trials", 1, "--n-evaluations", 1, "-params", "buffer_size:100")
+    assert zoo("train", *PENDULUM, "-n", 20, *tuning, *study) == 0
+    assert "Study" not in capfd.readouterr().out.replace("Loading", ""), "nothing was filled in"
+    assert [summary.study_name for summary in optuna.get_all_study_summaries("sqlite:///mine.db")] == ["mine"]
+    assert not (zoo.folder / "logs/dqs/studies.log").exists()
+    assert zoo("enjoy", *PENDULUM, "--fold", "mine") == 2
+    assert "mine/dqs folder was not found" in capfd.readouterr().err
 
 
 def test_missing_database_driver_is_named(zoo, capfd, monkeypatch):

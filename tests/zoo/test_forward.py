@@ -1,6 +1,7 @@
 """Does ``sb3-dqs`` do what the zoo's own scripts do, and does a wrong argument get a message rather than a traceback?"""
 
 import os
+import pickle
 import runpy
 import subprocess
 import sys
@@ -138,6 +139,58 @@ def test_checkpoints_keep_the_buffer_and_the_normalisation(zoo):
     assert model.replay_buffer.size() == 150
 
 
+def test_continuing_goes_on_with_the_normalisation_and_keeps_it(zoo):
+    arguments = ("--eval-freq", -1, "-params", *SMALL)
+    assert zoo("train", *PENDULUM, "-n", 130, *arguments, "normalize:True") == 0
+    first = zoo.folder / "logs/dqs/Pendulum-v1_1"
+    assert zoo("train", *PENDULUM, "-n", 120, "-i", first / "Pendulum-v1.zip", *arguments) == 0
+    # 1 to reset, 130 steps, 1 to reset, 120 steps, beside the small number that SB3's counts begin with
+    for run, count in ((1, 131), (2, 252)):
+        statistics = pickle.loads((zoo.folder / f"logs/dqs/Pendulum-v1_{run}/Pendulum-v1/vecnormalize.pkl").read_bytes())
+        assert statistics.obs_rms.count == pytest.approx(count, abs=1e-3)
+    assert zoo("enjoy", *PENDULUM, "--no-render", "-n", 5, "--device", "cpu") == 0
+
+
+def test_checkpoints_keep_the_normalisation_without_a_buffer(zoo, monkeypatch):
+    monkeypatch.setattr(FirstOneDiverges, "n_made", FirstOneDiverges.first)
+    wrapper = "env_wrapper:'tests.zoo.wrappers.FirstOneDiverges'"
+    arguments = ("--eval-freq", -1, "--save-freq", 50, "-params", *SMALL, "normalize:True", wrapper)
+    assert zoo("train", *PENDULUM, "-n", 110, *arguments) == 2
+    run = zoo.folder / "logs/dqs/Pendulum-v1_1"
+    statistics = pickle.loads((run / "Pendulum-v1/vecnormalize.pkl").read_bytes())
+    assert statistics.obs_rms.count == pytest.approx(51, abs=1e-3), "of the checkpoint, not those that counted infinity"
+    assert np.isfinite(statistics.ret_rms.var)
+    assert not (run / "replay_buffer.pkl").exists()
+    assert zoo("enjoy", *PENDULUM, "--no-render", "-n", 5, "--device", "cpu", "--load-last-checkpoint") == 0
+
+
+def test_trials_keep_what_they_do_not_sample_of_the_policy(zoo):
+    (zoo.folder / "settings.yml").write_text(
+        "default: {n_timesteps: 60, policy: MlpPolicy, buffer_size: 100, learning_starts: 50,"
+        " policy_kwargs: 'dict(activation_fn=nn.Tanh, n_critics=3, net_arch=[8])'}\n"
+    )
+    study = ("-conf", "settings.yml", "--study-name", "tiny", "--eval-freq", -1)
+    built = []
+
+    class Noting(DQS):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            built.append(self.policy)
+
+    ALGOS["dqs"] = Noting
+    try:
+        assert zoo("train", *PENDULUM, "-optimize", "--n-trials", 1, "--n-evaluations", 1, *study) == 0
+        assert zoo("train", *PENDULUM, "--trial-id", 0, *study) == 0
+        assert zoo("train", *PENDULUM, "--trial-id", 0, *study, "-params", "policy_kwargs:dict(net_arch=[8])") == 0
+    finally:
+        ALGOS["dqs"] = DQS
+    trial, again, given = built
+    assert trial.net_arch == again.net_arch != [8]
+    for policy in (trial, again):
+        assert (policy.activation_fn, len(policy.critic.q_networks)) == (th.nn.Tanh, 3)
+    assert (given.net_arch, given.activation_fn) == ([8], th.nn.ReLU), "what the command line says is all of it"
+
+
 def test_study_of_several_trials_and_training_with_one_of_them(zoo, capfd):
     (zoo.folder / "settings.yml").write_text(
         "default: {n_timesteps: 100, policy: MlpPolicy, buffer_size: 1000, env_wrapper: tests.zoo.wrappers.FirstOneDiverges}\n"
@@ -177,7 +230,10 @@ def test_study_of_several_trials_and_training_with_one_of_them(zoo, capfd):
         assert model.target_entropy == settings["target_entropy"] == params.get("target_entropy", "auto")
         assert model.tau == settings["tau"] == params["tau"]
 
+    study.enqueue_trial({})
     capfd.readouterr()
+    assert zoo("train", *PENDULUM, "--trial-id", 3, *study_arguments) == 2
+    assert "this trial holds no settings of dqs: it has not begun" in capfd.readouterr().err
     assert zoo("train", *PENDULUM, "--trial-id", 99, *study_arguments) == 2
     assert "study 'tiny' in logs/dqs/studies.log has no trial 99" in capfd.readouterr().err
     assert zoo("train", *PENDULUM, "--trial-id", 0, "--study-name", "tinny") == 2
@@ -198,6 +254,8 @@ def test_diverging_environment_gets_a_message(zoo, capfd, monkeypatch):
     wrapper = "env_wrapper:'tests.zoo.wrappers.FirstOneDiverges'"
     assert zoo("train", *PENDULUM, "-n", 110, "--eval-freq", -1, "-params", *SMALL, wrapper) == 2
     assert "reward of environment 0 is not finite" in capfd.readouterr().err
+    # what was learned in sixty steps is not lost
+    assert saved_model(zoo.folder).num_timesteps == 61
 
 
 def test_process_is_left_as_it_was(zoo):
@@ -217,7 +275,7 @@ def test_help(capsys, monkeypatch):
         runpy.run_module("sb3_dqs.zoo", run_name="__main__")
     assert command_line.main() == 0
     # a script is handed on
-    monkeypatch.setattr(sys, "argv", ["sb3-dqs", "plot_train", "-a", "dqs", "-f", "nowhere"])
+    monkeypatch.setattr(sys, "argv", ["sb3-dqs", "plot_train", "-a", "dqs", "-e", "Pendulum", "-f", "nowhere"])
     assert command_line.main() == 2
     assert "there is no nowhere/dqs" in capsys.readouterr().err
 
@@ -240,6 +298,25 @@ def without_the_zoo(program):
         text=True,
         env={**os.environ, "PYTHONPATH": str(Path(command_line.__file__).parents[1])},
     )
+
+
+def test_modules_of_the_working_directory_are_found_by_the_installed_command(tmp_path):
+    (tmp_path / "custom_envs.py").write_text(
+        "from gymnasium.envs.registration import register\n"
+        "register('Mine-v0', 'gymnasium.envs.classic_control.pendulum:PendulumEnv', max_episode_steps=50)\n"
+    )
+    # as a console script runs: the first folder of the search path is that of the script
+    program = "import sys; sys.path[0] = '/nowhere'; from sb3_dqs.command_line import main; sys.exit(main())"
+    settings = ("-n", "20", "--eval-freq", "-1", "--device", "cpu", "-params", "buffer_size:100")
+    result = subprocess.run(
+        [sys.executable, "-c", program, "train", "--algo", "dqs", "--env", "Mine-v0", *settings],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(command_line.__file__).parents[1])},
+    )
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "logs/dqs/Mine-v0_1/Mine-v0.zip").is_file()
 
 
 MAIN = "from sb3_dqs.command_line import main; sys.argv = ['sb3-dqs', {!r}]; sys.exit(main())"
