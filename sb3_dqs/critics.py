@@ -291,9 +291,7 @@ def _conditioned(network: nn.Module, features: th.Tensor) -> QFunction:
     def on_actions(actions: th.Tensor) -> th.Tensor:
         # the later layers get rows, as in the network itself
         hidden = (features_part + F.linear(actions, actions_weight)).flatten(end_dim=-2)
-        for layer in layers[1:]:
-            hidden = layer(hidden)
-        return hidden.view(actions.shape[:-1])
+        return apply_modules(layers[1:], hidden).view(actions.shape[:-1])
 
     return on_actions
 

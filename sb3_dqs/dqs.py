@@ -12,7 +12,7 @@ from stable_baselines3.common.preprocessing import get_action_dim
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, PyTorchObs, Schedule
 from stable_baselines3.common.utils import update_learning_rate
 
-from sb3_dqs import settings
+from sb3_dqs import answers, settings
 from sb3_dqs.checks import SpaceError
 from sb3_dqs.critics import (
     Batch,
@@ -220,7 +220,7 @@ class DQS(settings.LiveSettings, ExploringAlgorithm):
 
     def _setup_model(self) -> None:
         self._is_set_up = False
-        settings.check_settings(self)
+        settings.settle(self)
         # SB3 gets more than the user gave: the diffusion's settings, and those of the buffer's returns
         policy_kwargs = {**self.policy_kwargs, **settings.policy_settings(self)}
         with self.holding(policy_kwargs=policy_kwargs, **settings.replay_buffer_settings(self)):
@@ -258,13 +258,13 @@ class DQS(settings.LiveSettings, ExploringAlgorithm):
         self.thermostat.start_round(self._current_progress_remaining)
 
         log = UpdateLog()
+        steps_done, steps_in_run = (n - self.learning_starts for n in (self.num_timesteps, self.steps_in_run))
         with self.policy.learning():
             for step in range(gradient_steps):
                 batch = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)  # type: ignore[union-attr]
                 if step == 0:
-                    settings.check_batch(batch)
+                    answers.check_batch(batch)
                 self._n_updates += 1
-                steps_done, steps_in_run = (n - self.learning_starts for n in (self.num_timesteps, self.steps_in_run))
                 cooled = cooled_share(self._n_updates, self.cooling_updates, steps_done, steps_in_run)
                 self.cooled_share = max(self.cooled_share, cooled)
                 self.thermostat.start_update(self.cooled_share)
@@ -334,10 +334,11 @@ class DQS(settings.LiveSettings, ExploringAlgorithm):
     ) -> SelfDQS:
         """
         As in SB3. With ``reset_num_timesteps=True`` a run begins, of ``total_timesteps``, and the cooling is shortened if it
-        would not fit; with ``False`` a run goes on, and the cooling does not depend on how long this piece of it is.
+        would not fit; with ``False`` a run goes on, and the cooling does not depend on how long this piece of it is. To train
+        in pieces, pass ``False`` to all of them, the first one included.
         """
         settings.check_replay_buffer(self)
-        settings.fit_action_noise(self)
+        settings.fit_parts(self)
         if reset_num_timesteps:
             self.steps_in_run = total_timesteps
         return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)

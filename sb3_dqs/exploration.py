@@ -13,7 +13,7 @@ from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.type_aliases import MaybeCallback
 
-from sb3_dqs import settings
+from sb3_dqs import answers
 from sb3_dqs.checks import InputError
 
 
@@ -79,6 +79,11 @@ class ExploringAlgorithm(OffPolicyAlgorithm):
     # whether VecNormalize made the observations that were learned from: it is not saved with the model
     sees_normalised: bool = False
 
+    @property
+    def lacks_statistics(self) -> bool:
+        """Whether it was trained with ``VecNormalize``, and has no environment to take its statistics from."""
+        return self.sees_normalised and self.env is None
+
     def _setup_learn(
         self, total_timesteps: int, callback: MaybeCallback = None, reset_num_timesteps: bool = True, *rest: Any, **kwargs: Any
     ) -> tuple[int, BaseCallback]:
@@ -88,8 +93,8 @@ class ExploringAlgorithm(OffPolicyAlgorithm):
         self.sees_normalised = self._vec_normalize_env is not None and self._vec_normalize_env.norm_obs
         with self._reset_after_errors():
             if self._vec_normalize_env is not None:
-                settings.check_observations(self._last_original_obs, is_counted=self._vec_normalize_env.training)
-            settings.check_observations(self._last_obs)
+                answers.check_observations(self._last_original_obs, is_counted=self._vec_normalize_env.training)
+            answers.check_observations(self._last_obs)
         return prepared
 
     @contextmanager
@@ -124,10 +129,10 @@ class ExploringAlgorithm(OffPolicyAlgorithm):
         raw = self._vec_normalize_env
         with self._reset_after_errors():
             if raw is not None:  # what is stored is not normalised, nor clipped, as what is infinite would be
-                settings.check_transition(raw.get_original_obs(), raw.get_original_reward(), is_counted=raw.training)
-            settings.check_transition(new_obs, reward)
+                answers.check_transition(raw.get_original_obs(), raw.get_original_reward(), is_counted=raw.training)
+            answers.check_transition(new_obs, reward)
             for index in dones.nonzero()[0]:
-                settings.check_terminal_observation(infos[index].get("terminal_observation"), int(index))
+                answers.check_terminal_observation(infos[index].get("terminal_observation"), int(index))
         super()._store_transition(replay_buffer, buffer_action, new_obs, *rest)
         if self.exploration_noise is not None and dones.any():
             self.exploration_noise.restart(th.as_tensor(dones, dtype=th.bool, device=self.device))

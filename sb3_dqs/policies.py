@@ -28,7 +28,7 @@ from sb3_dqs.averaging import follow, polynomial_decay_share
 from sb3_dqs.checks import InputError
 from sb3_dqs.critics import BatchRenormCritic, evaluating, smallest_q, smallest_q_fn
 from sb3_dqs.diffusion.box import BoxDiffusion
-from sb3_dqs.diffusion.choice import Candidates, choose_by_law
+from sb3_dqs.diffusion.choice import Candidates, choose_by_law, pick
 from sb3_dqs.diffusion.corrector import Corrector
 from sb3_dqs.diffusion.estimators import QFunction, Regression
 from sb3_dqs.diffusion.networks import RunningNormalization
@@ -599,7 +599,7 @@ class DiffusionPolicy(BoundedPolicy):
         candidates = actor.fixed_candidates(obs)
         with evaluating(self.law_critic):
             best = smallest_q(self.law_critic, obs, candidates).argmax(dim=0)
-        return candidates.gather(0, best[None, :, None].expand(1, -1, candidates.shape[-1])).squeeze(0)
+        return pick(candidates, best)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """As in torch; a copy that was not saved starts as what it follows, one that is not wanted is left out."""

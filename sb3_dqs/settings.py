@@ -17,7 +17,7 @@ from gymnasium.vector.utils import create_empty_array
 from sb3_contrib.common.torch_layers import BatchRenorm
 from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.common.noise import ActionNoise, VectorizedActionNoise
-from stable_baselines3.common.type_aliases import DictReplayBufferSamples, GymEnv, ReplayBufferSamples
+from stable_baselines3.common.type_aliases import GymEnv
 
 from sb3_dqs.checks import (
     InputError,
@@ -38,15 +38,15 @@ if TYPE_CHECKING:
     from sb3_dqs.dqs import DQS
     from sb3_dqs.policies import DiffusionActor
 
-# Whole numbers: the smallest allowed value, and a remedy
-INTEGERS = {
-    "buffer_size": (1, "1_000_000 is the default"),
+# Whole numbers: the smallest allowed value, and a remedy; None for the default
+INTEGERS: dict[str, tuple[int, str | None]] = {
+    "buffer_size": (1, None),
     "learning_starts": (0, "0 starts learning at once"),
-    "batch_size": (1, "256 is the default"),
+    "batch_size": (1, None),
     "gradient_steps": (-1, "-1 does as many updates as steps were taken"),
     "n_steps": (1, "1 is the usual one-step return"),
     "cooling_updates": (0, "0 starts with the final entropy target"),
-    "actor_batch_size": (1, "128 is the default"),
+    "actor_batch_size": (1, None),
     "policy_delay": (1, "1 updates actor and critic together"),
     "n_action_candidates": (1, "1 leaves nothing to choose among"),
     "n_corrector_proposals": (0, "0 leaves actions as they are"),
@@ -118,10 +118,6 @@ COUNTERPARTS = {
 
 # *args and **kwargs
 VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-
-# How far stored actions may lie outside of [-1, 1], by rounding
-ROUNDING = 1e-4
-
 
 SelfLiveSettings = TypeVar("SelfLiveSettings", bound="LiveSettings")
 
@@ -300,9 +296,10 @@ def policy_settings(model: "DQS") -> dict[str, Any]:
     }
 
 
-def check_settings(model: "DQS") -> None:
+def settle(model: "DQS") -> None:
     """
-    Check all settings of a model that is about to be set up or changed, and take whole numbers as integers.
+    Check all settings of a model that is about to be set up or changed, and bring them into the form in which they are used:
+    whole numbers become integers, ``policy_kwargs`` a copy without what SAC wrote into them.
 
     :param model: with its settings as they were given
     :raises ValueError: if one cannot be used
@@ -317,7 +314,9 @@ def check_settings(model: "DQS") -> None:
         )
     if model.seed is not None:
         model.__dict__["seed"] = as_integer("seed", model.seed, 0, "None draws one")
+    known, _ = keyword_arguments(type(model))
     for name, (minimum, remedy) in INTEGERS.items():
+        remedy = remedy or f"{known[name].default} is the default"
         model.__dict__[name] = as_integer(name, getattr(model, name), minimum, remedy)
     # SB3 keeps it under another name, where load() and a change of it do not reach
     given = model.__dict__.get("stats_window_size", model._stats_window_size)
@@ -567,7 +566,7 @@ def change(model: "DQS", name: str, value: Any) -> None:
     previous = dict(model.__dict__)
     model.__dict__[name] = value
     try:
-        check_settings(model)
+        settle(model)
         _let_act(model, name)
     except BaseException:  # a schedule of the user's may raise anything
         model.__dict__.clear()
@@ -616,8 +615,6 @@ def check_replay_buffer(model: "DQS") -> None:
             f"the replay buffer has returns of {n_steps} steps, and n_steps of the model is {model.n_steps}; continue with "
             f"load(path, n_steps={n_steps}), or without the buffer"
         )
-    if isinstance(buffer, NStepReplayBuffer):  # its returns are summed as they are sampled
-        buffer.gamma = model.gamma
     if buffer.n_envs != model.n_envs:
         raise InputError(
             f"the replay buffer holds transitions of {buffer.n_envs} environments, and the model has {model.n_envs}; continue "
@@ -625,61 +622,18 @@ def check_replay_buffer(model: "DQS") -> None:
         )
 
 
-def fit_action_noise(model: "DQS") -> None:
+def fit_parts(model: "DQS") -> None:
     """
-    SB3 keeps the noise of as many environments as there were first: continue with as many as there are now.
+    Let what was loaded, or made for other environments, be as the model is now: the discount of n-step returns, and the noise,
+    which SB3 keeps for as many environments as there were first.
 
-    :param model: about to learn
+    :param model: about to learn, with a buffer that fits
     """
+    if isinstance(model.replay_buffer, NStepReplayBuffer):  # its returns are summed as they are sampled
+        model.replay_buffer.gamma = model.gamma
     noise = model.action_noise
     if isinstance(noise, VectorizedActionNoise) and noise.n_envs != model.n_envs:
         model.action_noise = VectorizedActionNoise(noise.base_noise, model.n_envs)
-
-
-def check_transition(observations: Any, rewards: np.ndarray, is_counted: bool = False) -> None:
-    """
-    :param observations: of all environments, after a step; array or dictionary of arrays
-    :param rewards: (n_envs,)
-    :param is_counted: whether statistics of ``VecNormalize`` have taken them in
-    :raises ValueError: if one is not finite: it would make the networks so
-    """
-    _check_finite({**_named(observations), "reward": rewards}, is_counted=is_counted)
-
-
-def check_observations(observations: Any, is_counted: bool = False) -> None:
-    """
-    :param observations: first ones of all environments; array or dictionary of arrays
-    :param is_counted: whether statistics of ``VecNormalize`` have taken them in
-    :raises ValueError: if one is not finite
-    """
-    _check_finite(_named(observations), is_counted=is_counted)
-
-
-def check_terminal_observation(observation: Any, environment: int) -> None:
-    """
-    :param observation: last of an episode; array, dictionary of arrays, or None where it is not known
-    :param environment: its number
-    :raises ValueError: if it is not finite: where time was over, its value counts
-    """
-    if observation is not None:
-        _check_finite({name: np.asarray(values)[None] for name, values in _named(observation).items()}, environment)
-
-
-def _named(observations: Any) -> dict[str, Any]:
-    return observations if isinstance(observations, dict) else {"observation": observations}
-
-
-def _check_finite(named: dict[str, Any], first_environment: int = 0, is_counted: bool = False) -> None:
-    for name, values in named.items():
-        values = np.asarray(values)
-        if values.dtype.kind == "f" and not np.isfinite(values).all():
-            index = int(np.argwhere(~np.isfinite(values))[0][0])
-            counted = "; the statistics of VecNormalize have counted it, go on with saved ones" if is_counted else ""
-            raise InputError(
-                f"{name} of environment {first_environment + index} is not finite: {values[index]}. It was not stored, so the "
-                f"model is as it was and can be saved{counted}; mend the environment (SB3's VecCheckNan finds the step), or "
-                "replace such values in a wrapper of it"
-            )
 
 
 def check_critic(model: "DQS") -> None:
@@ -723,19 +677,6 @@ def _check_batch_size(model: "DQS") -> None:
     if model.batch_size == 1 and model.tau < 1 and is_normalising:
         raise InputError(
             "batch_size=1 leaves batch renormalisation nothing to average over; use at least 2, 256 is the default"
-        )
-
-
-def check_batch(batch: ReplayBufferSamples | DictReplayBufferSamples) -> None:
-    """
-    :param batch: first of a round of updates
-    :raises ValueError: if its actions are not on [-1, 1], as when demonstrations were stored unscaled
-    """
-    largest = float(batch.actions.abs().max())
-    if not largest <= 1 + ROUNDING:
-        raise InputError(
-            f"the replay buffer holds an action of size {largest:.4g}; actions are stored scaled to [-1, 1], so pass "
-            "demonstrations through model.policy.scale_action before they are added"
         )
 
 

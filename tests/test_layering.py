@@ -3,7 +3,6 @@
 import ast
 import graphlib
 import inspect
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -24,7 +23,7 @@ FLOORS = (
     {"averaging", "checks", "extras", "usage", "version"},
     {"diffusion", "temperature", "update_log", "envs"},
     {"critics"},
-    {"settings", "policies", "regression_points"},
+    {"answers", "settings", "policies", "regression_points"},
     {"exploration"},
     {"dqs"},
     {"paper"},
@@ -32,6 +31,7 @@ FLOORS = (
     {"inspection", "gpu", "export"},
     {"zoo"},
     {"command_line"},
+    {"__main__"},
 )
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 
@@ -155,13 +155,6 @@ def test_no_default_stands_for_another(algorithm):
     # None is where SB3 has None: no noise, no class chosen, no further arguments
     nones = {name for name, p in inspect.signature(algorithm.__init__).parameters.items() if p.default is None}
     assert nones & OWN_SETTINGS == {"component_kwargs"}
-
-
-def test_a_remedy_that_tells_the_default_tells_that_of_the_signature():
-    parameters = inspect.signature(DQS.__init__).parameters
-    told = {name: re.match(r"([\d_]+) is the default", remedy) for name, (_, remedy) in settings.INTEGERS.items()}
-    told = {name: int(match[1]) for name, match in told.items() if match}
-    assert told == {name: parameters[name].default for name in told}
 
 
 def test_train_is_a_table_of_contents():

@@ -1154,3 +1154,17 @@ def test_1500_steps_of_sb3s_identity_test_are_enough_with_default_settings(seed)
     mean_reward, _ = evaluate_policy(model, env, n_eval_episodes=10, warn=False)
     # of 100: each step whose action is within 0.5 of the observation gives 1
     assert mean_reward >= 90
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "name", "default"),
+    [
+        (DQS, "actor_batch_size", 128),
+        (PaperDQS, "actor_batch_size", 256),
+        (DQS, "batch_size", 256),
+        (DQS, "buffer_size", 10**6),
+    ],
+)
+def test_the_default_that_an_error_tells_is_that_of_the_algorithm(algorithm, name, default):
+    with pytest.raises(ValueError, match=f"{name} must be an integer >= 1, got 0; {default} is the default"):
+        algorithm("MlpPolicy", "Pendulum-v1", **{name: 0})

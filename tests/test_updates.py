@@ -14,7 +14,6 @@ from torch import nn
 
 import sb3_dqs.dqs
 from sb3_dqs import DQS, PaperDQS
-from sb3_dqs.critics import smallest_q_fn
 from sb3_dqs.diffusion.box import BoxDiffusion
 from sb3_dqs.diffusion.refiner import Refiner
 from sb3_dqs.dqs import observations_to_go_on_from
@@ -499,9 +498,8 @@ def test_actor_is_regressed_on_the_critic_at_the_temperature(monkeypatch, algori
     )
     assert temperature.item() == 0.375
     assert q_fn(th.zeros(7, 4, 1)).shape == (7, 4)
-    constant_critic(model.critic, [3.0, 2.0])
-    model.critic.set_training_mode(False)
-    assert smallest_q_fn(model.critic, th.zeros(4, 3))(th.zeros(7, 4, 1)).unique().tolist() == [2.0]
+    constant_critic(model.policy.law_critic, [3.0, 2.0])
+    assert q_fn(th.zeros(7, 4, 1)).unique().tolist() == [2.0]
 
 
 # Options of the parts

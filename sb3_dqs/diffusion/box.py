@@ -39,6 +39,9 @@ class BoxNoise(NamedTuple):
 
 class BoxDiffusion(nn.Module):
     """
+    The law exp(Q / temperature) on the box [-1, 1]^d: a denoiser learns its posterior means, and a probability-flow ODE
+    samples it in a few passes.
+
     :param features_dim: size of the normalised observation features
     :param action_dim: size of the action
     :param net_arch: sizes of the hidden layers of the denoiser

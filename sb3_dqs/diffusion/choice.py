@@ -41,8 +41,16 @@ def choose(candidates: th.Tensor, log_weights: th.Tensor, uniforms: th.Tensor) -
     """
     cumulative = th.softmax(log_weights, dim=0).cumsum(dim=0)
     # the last candidate has what the others leave
-    chosen = (cumulative[:-1] <= uniforms).sum(dim=0)
-    return candidates.gather(0, chosen[None, :, None].expand(1, -1, candidates.shape[-1])).squeeze(0)
+    return pick(candidates, (cumulative[:-1] <= uniforms).sum(dim=0))
+
+
+def pick(candidates: th.Tensor, indices: th.Tensor) -> th.Tensor:
+    """
+    :param candidates: (n, batch, action_dim)
+    :param indices: (batch,), integers in [0, n)
+    :return: (batch, action_dim), of each row the candidate of this number
+    """
+    return candidates.gather(0, indices[None, :, None].expand(1, -1, candidates.shape[-1])).squeeze(0)
 
 
 def choose_by_law(candidates: Candidates, q_fn: QFunction, temperature: float | th.Tensor, uniforms: th.Tensor) -> th.Tensor:

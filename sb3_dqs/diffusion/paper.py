@@ -29,6 +29,8 @@ class PaperNoise(NamedTuple):
 
 class PaperDiffusion(nn.Module):
     """
+    The published diffusion: a score network on the whole space, sampled by a reverse-time SDE.
+
     Source: DQS, arXiv:2410.01312, as in the authors' code; our deviation: with deterministic prediction the start noise is
     given by the caller and fixed, where the authors draw it, so that prediction is a function of observation and weights.
 

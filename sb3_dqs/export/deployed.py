@@ -160,7 +160,7 @@ def vec_normalize_of(model: DQS, vec_normalize: Statistics | None) -> VecNormali
     if vec_normalize is False:
         return None
     if vec_normalize is None:
-        if model.env is None and model.sees_normalised:
+        if model.lacks_statistics:
             raise InputError(
                 "vec_normalize must be given for a model without environment that was trained with VecNormalize: what its "
                 "save() wrote (on the command line --vec-normalize FILE), or, in Python, False for a file that takes "

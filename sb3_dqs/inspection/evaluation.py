@@ -80,7 +80,7 @@ def roll_out(
     if not deterministic:
         check_draws(model)
     vec_normalize = model.get_vec_normalize_env()
-    if vec_normalize is None and getattr(model, "sees_normalised", False) and model.env is None:  # type: ignore[union-attr]
+    if getattr(model, "lacks_statistics", False):
         raise InputError(
             "model was trained with VecNormalize and has no environment to have its statistics from; use "
             "load(path, env=VecNormalize.load(file, venv)), with the file that its save() wrote"

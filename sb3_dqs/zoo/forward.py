@@ -7,35 +7,28 @@ import warnings
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 
-from sb3_dqs.checks import InputError, check_choice
-from sb3_dqs.export.command import main as export
+from sb3_dqs.checks import InputError
 from sb3_dqs.extras import EXTRAS, install_command
-from sb3_dqs.usage import SCRIPTS, USAGE
+from sb3_dqs.usage import SCRIPTS
 from sb3_dqs.zoo.arguments import prepare
 
 # Modules of other libraries' scripts that no extra of this package brings, and what to do without them
 REMEDIES = {"psycopg2": f"write postgresql+psycopg:// in --storage, for which {install_command('psycopg')}"}
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def run(script: str, arguments: Sequence[str]) -> int:
     """
     Run a script of the zoo in this process.
 
-    :param argv: name of the script and its arguments; ``None``: those of the command line
-    :return: exit status, 2 where the command line or a setting was wrong
+    :param script: one of ``SCRIPTS``
+    :param arguments: of the command line
+    :return: exit status, 2 where an argument or a setting was wrong
     """
-    script, *arguments = (list(sys.argv[1:] if argv is None else argv)) or ["--help"]
-    if script in ("-h", "--help"):
-        print(USAGE)
-        return 0
     try:
-        check_choice("script", script, [*SCRIPTS, "export"])
-        if script == "export":
-            return export(arguments)
         # dm_control registers with gymnasium through shimmy, and record_video has no --gym-packages
         if find_spec("shimmy") is not None:
             import shimmy  # noqa: F401
-        arguments, changes_to_the_zoo = prepare(script, arguments)
+        arguments, changes_to_the_zoo = prepare(script, list(arguments))
         with changes_to_the_zoo, _command_line(f"sb3-dqs {script}", *arguments), warnings.catch_warnings():
             # The package of the plots has loaded its scripts already
             warnings.filterwarnings("ignore", category=RuntimeWarning, module="runpy")

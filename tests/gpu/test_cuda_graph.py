@@ -17,10 +17,9 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflat
 from sb3_dqs import DQS, LogLinearSchedule, PaperDQS, critics
 from sb3_dqs.gpu import CudaGraphDQS
 from sb3_dqs.gpu.cuda_graph import N_WARM_UP_CALLS, let_be_captured
-from tests.conftest import SMALL, RandomEnv
+from tests.conftest import SMALL, SMALL_PAPER, RandomEnv
 
 PLAIN = {**SMALL, "tau": 0.005, "policy_kwargs": {"net_arch": [16, 16], "critic_class": ContinuousCritic}}
-SMALL_PAPER = {**SMALL, "n_score_samples": 8, "n_diffusion_steps": 5}
 
 # What makes the host wait for a GPU, or copies a number of Python to it
 WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "equal", "is_nonzero", "lift_fresh")

@@ -17,7 +17,7 @@ def small():
 
 
 def linear_critic(critic, slopes):
-    """The same for one critic."""
+    """Let every Q network of one critic, in evaluation mode, be ``slopes @ action``, whatever the observation."""
     for q_network in critic.q_networks:
         first, *middle, last = [layer for layer in q_network if isinstance(layer, th.nn.Linear)]
         features_dim = first.in_features - len(slopes)

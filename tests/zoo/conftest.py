@@ -2,7 +2,7 @@
 
 import pytest
 
-from sb3_dqs.zoo.forward import main
+from sb3_dqs.command_line import main
 
 TINY = ["--device", "cpu", "--num-threads", "1", "--eval-episodes", "1"]
 

@@ -22,7 +22,7 @@ class Worker:
         self.output_path = folder / f"{name}.log"
         with self.output_path.open("w") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "sb3_dqs.zoo", *map(str, arguments)],
+                [sys.executable, "-m", "sb3_dqs", *map(str, arguments)],
                 cwd=folder,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -18,7 +18,6 @@ from stable_baselines3.common.logger import Logger
 
 from sb3_dqs import DQS, PaperDQS, command_line
 from sb3_dqs.usage import SCRIPTS
-from sb3_dqs.zoo.forward import main
 from sb3_dqs.zoo.settings import settings_path
 from tests.zoo.wrappers import FirstOneDiverges
 
@@ -267,12 +266,12 @@ def test_process_is_left_as_it_was(zoo):
 
 
 def test_help(capsys, monkeypatch):
-    assert main(["--help"]) == 0
+    assert command_line.main(["--help"]) == 0
     output = capsys.readouterr().out
     assert all(script in output for script in SCRIPTS)
     monkeypatch.setattr(sys, "argv", ["sb3-dqs"])
     with pytest.raises(SystemExit, match="0"):
-        runpy.run_module("sb3_dqs.zoo", run_name="__main__")
+        runpy.run_module("sb3_dqs", run_name="__main__", alter_sys=True)
     assert command_line.main() == 0
     # a script is handed on
     monkeypatch.setattr(sys, "argv", ["sb3-dqs", "plot_train", "-a", "dqs", "-e", "Pendulum", "-f", "nowhere"])

@@ -242,5 +242,5 @@ def test_process_takes_numbers_as_yaml_and_python_write_them(tmp_path):
 
 def run_process(*arguments, cwd):
     environment = {**ENVIRONMENT, "PYTHONPATH": os.fspath(REPOSITORY)}
-    command = [sys.executable, "-m", "sb3_dqs.zoo", *arguments]
+    command = [sys.executable, "-m", "sb3_dqs", *arguments]
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120)
