@@ -48,7 +48,7 @@ class FirstLayer(NamedTuple):
     @classmethod
     def of(cls, network: nn.Module, features: th.Tensor) -> "FirstLayer":
         """
-        :param network: an ``nn.Sequential`` that starts with an ``nn.Linear`` over [features, *rest]
+        :param network: for which :func:`has_plain_first_layer` holds
         :param features: (batch, features_dim)
         """
         first_layer, *later_modules = network.children()
@@ -62,11 +62,13 @@ def condition_on_first_input(network: nn.Module, features: th.Tensor) -> Callabl
     """
     Bind the first part of a network's input, so that its share of the first layer is computed once for many calls.
 
-    :param network: an ``nn.Sequential`` that starts with an ``nn.Linear`` over the concatenation [features, *rest]
+    :param network: over the concatenation [features, *rest]
     :param features: (batch, features_dim)
     :return: function of the remaining input parts, each (..., batch, part_dim) or broadcastable to it, equal to
         ``network(cat([features, *rest]))``
     """
+    if not has_plain_first_layer(network):
+        return lambda *rest: network(_concatenated(features, *rest))
     first_layer = FirstLayer.of(network, features)
 
     def conditioned(*rest: th.Tensor) -> th.Tensor:
@@ -79,6 +81,30 @@ def condition_on_first_input(network: nn.Module, features: th.Tensor) -> Callabl
         return apply_modules(first_layer.later_modules, hidden)
 
     return conditioned
+
+
+def has_plain_first_layer(network: nn.Module) -> bool:
+    """
+    :param network: of :func:`mlp`, perhaps edited since
+    :return: whether its first layer may be computed in parts, by its weights: it is an ``nn.Linear``, not quantised, and
+        without hooks, as pruning and spectral norm have them
+    """
+    first_layer = next(network.children())
+    return type(first_layer) is nn.Linear and not has_hooks(first_layer) and not has_hooks(network)
+
+
+def _concatenated(*parts: th.Tensor) -> th.Tensor:
+    shape = th.broadcast_shapes(*(part.shape[:-1] for part in parts))
+    return th.cat([part.expand(*shape, -1) for part in parts], dim=-1)
+
+
+def repeat_features(features: th.Tensor, n: int) -> th.Tensor:
+    """
+    :param features: (batch, features_dim)
+    :param n: number of copies
+    :return: (n * batch, features_dim), all first ones first
+    """
+    return features.expand(n, -1, -1).flatten(end_dim=1)
 
 
 def apply_modules(modules: Iterable[Callable[[th.Tensor], th.Tensor]], hidden: th.Tensor) -> th.Tensor:
@@ -242,6 +268,9 @@ class PreconditionedDenoiser(nn.Module):
         :return: the denoiser of these observations: maps noisy actions (n_samples * batch, action_dim), all observations'
             first ones first, and one of the levels to E[a | x], of the same shape
         """
+        if not has_plain_first_layer(self.network):
+            denoise_at = self.condition(repeat_features(features, n_samples))
+            return lambda noisy_actions, sigma: denoise_at(noisy_actions, noisy_actions.new_full((1, 1), sigma))
         features_part, rest_weight, later_modules = FirstLayer.of(self.network, features)
         later_layers = [without_bookkeeping(module) for module in later_modules]
         action_dim = self.action_dim

@@ -16,7 +16,14 @@ from torch.nn import functional as F
 from sb3_dqs.checks import check_positive
 from sb3_dqs.diffusion.choice import Candidates
 from sb3_dqs.diffusion.estimators import QFunction, Regression, q_values_and_gradients
-from sb3_dqs.diffusion.networks import FirstLayer, apply_modules, mlp, without_bookkeeping
+from sb3_dqs.diffusion.networks import (
+    FirstLayer,
+    apply_modules,
+    has_plain_first_layer,
+    mlp,
+    repeat_features,
+    without_bookkeeping,
+)
 from sb3_dqs.diffusion.reflection import reflect, reflected_normal_log_density
 
 # Of the fitted Gaussian, action units; the largest is 1, which is nearly uniform on the box
@@ -109,6 +116,9 @@ class Refiner(nn.Module):
         :param actions: (n, batch, action_dim), in [-1, 1], samples of the diffusion
         :return: (n, batch, action_dim), in [-1, 1], the middle of what each of the actions themselves stands for
         """
+        if not has_plain_first_layer(self.network):
+            middle, _ = self(repeat_features(features, actions.shape[0]), actions.flatten(end_dim=1))
+            return middle.view(actions.shape)
         # condition_on_first_input() in rows and without bookkeeping, which takes a twentieth off the time of an action
         first_layer = FirstLayer.of(self.network, features)
         hidden = first_layer.features_part + F.linear(actions / self.sigma, first_layer.rest_weight)
@@ -136,7 +146,7 @@ class Refiner(nn.Module):
             noise around the sample itself
         """
         fitted, kept = actions.tensor_split([len(actions) - int(DEFENSIVE_SHARE * len(actions))])
-        repeated = features.expand(len(fitted), *features.shape).flatten(end_dim=1)
+        repeated = repeat_features(features, len(fitted))
         mean, std = (values.view_as(fitted) for values in self(repeated, fitted.flatten(end_dim=1)))
         means, stds = th.cat([mean, kept]), th.cat([std, th.full_like(kept, self.sigma)])
         return Candidates(reflect(th.addcmul(means, stds, noise)), means, stds)

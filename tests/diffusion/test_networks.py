@@ -1,10 +1,13 @@
 """Do the networks have the limits and inputs that their formulas promise?"""
 
+import copy
 import math
 
+import pytest
 import torch as th
 from scipy import stats
 from torch import nn
+from torch.nn.utils import prune
 
 from sb3_dqs.diffusion.networks import (
     PreconditionedDenoiser,
@@ -13,6 +16,7 @@ from sb3_dqs.diffusion.networks import (
     condition_on_first_input,
     mlp,
 )
+from sb3_dqs.diffusion.refiner import Refiner
 
 
 def denoiser(**kwargs):
@@ -142,3 +146,41 @@ def test_normalised_features_ignore_shift_and_scale_and_stay_finite_where_they_w
     constant.observe(th.ones(8, 1))
     # clipped at 10 standard deviations
     assert constant(th.tensor([[1.0], [2.0], [-1e30]])).flatten().tolist() == [0.0, 10.0, -10.0]
+
+
+def edited(kind):
+    """A denoiser and a refiner whose first layers are no plain ones any more, and what they were before."""
+    th.manual_seed(0)
+    plain = nn.ModuleList(
+        [
+            PreconditionedDenoiser(3, 2, [8], nn.ReLU, sigma_min=0.02, sigma_max=1.5, sigma_data=0.5, levels=[1.5, 0.1]),
+            Refiner(3, 2, [8], nn.ReLU),
+        ]
+    )
+    changed = copy.deepcopy(plain)
+    calls = []
+    for part in changed:
+        if kind == "hook":
+            part.network[0].register_forward_hook(lambda *arguments: calls.append(arguments))
+        elif kind == "pruned":
+            prune.random_unstructured(part.network[0], "weight", 0.5)
+    if kind == "pruned":
+        for part, pruned in zip(plain, changed, strict=True):
+            part.network[0].weight.data.copy_(pruned.network[0].weight)
+    return plain, changed, calls
+
+
+@pytest.mark.parametrize("kind", ["hook", "pruned"])
+def test_edited_first_layers_are_called(kind):
+    (denoiser, refiner), (edited_denoiser, edited_refiner), calls = edited(kind)
+    features, actions = th.randn(4, 3), th.rand(5, 4, 2) * 2 - 1
+    rows, sigma = actions.flatten(end_dim=1), th.full((1, 1), 0.3)
+    for compute in (
+        lambda denoiser, refiner: denoiser.condition(features)(actions, sigma),
+        lambda denoiser, refiner: denoiser.condition_on_levels(features, n_samples=5)(rows, 0.1),
+        lambda denoiser, refiner: denoiser.condition_on_levels(features)(actions[0], 1.5),
+        lambda denoiser, refiner: refiner.middles(features, actions),
+    ):
+        n_calls = len(calls)
+        th.testing.assert_close(compute(edited_denoiser, edited_refiner), compute(denoiser, refiner), rtol=1e-5, atol=1e-6)
+        assert len(calls) == n_calls + (kind == "hook")
