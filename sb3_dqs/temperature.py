@@ -178,8 +178,9 @@ class ScheduledTemperature(Temperature):
 
 class AutomaticTemperature(Temperature):
     """
-    A temperature that is learned: it holds the entropy of the policy at a target, whatever the scale of the rewards. Only where
-    Q differs between actions by less than the critic errs, about 0.01 with the default learning rate, does it follow the errors.
+    A temperature that is learned: it holds the entropy of the policy at a target, whatever the scale of the rewards. Only
+    where Q differs between actions by less than the critic errs, about 0.01 with the default learning rate, does it follow the
+    errors.
 
     It is relative to the spread of Q, the standard deviation of Q over the action box, which is followed as Q is learned. The
     target starts near the entropy of uniform actions and falls linearly with the cooling: a policy that cools faster than it
