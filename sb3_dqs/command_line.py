@@ -18,8 +18,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     :param argv: name of the script and its arguments; ``None``: those of the command line
     :return: exit status, 1 where an extra is not installed, 2 where the command line or a setting was wrong
     """
-    # modules of the user's are found here, as by python -m
-    if not {"", os.getcwd()} & set(sys.path):
+    # as a command, it finds modules of the user's here, as python -m does
+    if argv is None and not {"", os.getcwd()} & set(sys.path):
         sys.path.insert(0, os.getcwd())
     script, *arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     if script in ("-h", "--help"):

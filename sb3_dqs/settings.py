@@ -240,6 +240,12 @@ def keyword_arguments(constructor: type) -> tuple[dict[str, inspect.Parameter], 
     return known, takes_others
 
 
+def _default_of(algorithm: type["DQS"], name: str) -> Any:
+    """Of a setting, where the algorithm or a base of it writes it down: a subclass may settle some, and take no argument."""
+    constructors = [inspect.signature(base.__init__).parameters for base in algorithm.__mro__ if "__init__" in vars(base)]  # type: ignore[misc]
+    return next(parameters[name].default for parameters in constructors if name in parameters)
+
+
 def _constructors(constructor: type) -> Iterator[tuple[type, Mapping[str, inspect.Parameter]]]:
     """A class, and the bases that arguments are passed on to, by ``**kwargs``, each with the parameters of its constructor."""
     for base in constructor.__mro__:
@@ -314,9 +320,8 @@ def settle(model: "DQS") -> None:
         )
     if model.seed is not None:
         model.__dict__["seed"] = as_integer("seed", model.seed, 0, "None draws one")
-    known, _ = keyword_arguments(type(model))
     for name, (minimum, remedy) in INTEGERS.items():
-        remedy = remedy or f"{known[name].default} is the default"
+        remedy = remedy or f"{_default_of(type(model), name)} is the default"
         model.__dict__[name] = as_integer(name, getattr(model, name), minimum, remedy)
     # SB3 keeps it under another name, where load() and a change of it do not reach
     given = model.__dict__.get("stats_window_size", model._stats_window_size)

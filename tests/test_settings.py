@@ -1168,3 +1168,17 @@ def test_1500_steps_of_sb3s_identity_test_are_enough_with_default_settings(seed)
 def test_the_default_that_an_error_tells_is_that_of_the_algorithm(algorithm, name, default):
     with pytest.raises(ValueError, match=f"{name} must be an integer >= 1, got 0; {default} is the default"):
         algorithm("MlpPolicy", "Pendulum-v1", **{name: 0})
+
+
+class Settled(DQS):
+    """Takes an environment alone."""
+
+    def __init__(self, env, _init_setup_model=True):
+        super().__init__("MlpPolicy", env, **SMALL, _init_setup_model=_init_setup_model)
+
+
+def test_a_subclass_may_settle_all_settings():
+    model = Settled("Pendulum-v1")
+    assert model.actor_batch_size == SMALL.get("actor_batch_size", 128)
+    with pytest.raises(ValueError, match="buffer_size"):
+        model.buffer_size = 0

@@ -263,8 +263,8 @@ def last_observation(model: BaseAlgorithm) -> Any:
     :return: a copy of what its first environment has shown last, as it was before ``VecNormalize``, whose statistics move
     """
     vec_normalize = model.get_vec_normalize_env()
-    is_raw = vec_normalize is None
-    return first_observation(model._last_obs if is_raw else vec_normalize.get_original_obs())  # type: ignore[union-attr]
+    observations = model._last_obs if vec_normalize is None else vec_normalize.get_original_obs()  # type: ignore[attr-defined]
+    return first_observation(observations)
 
 
 def as_the_policy_sees(model: BaseAlgorithm, observation: Any) -> Any:

@@ -37,12 +37,14 @@ def check_search(algo: str, settings: Mapping[str, Any] | None = None) -> None:
             f"-optimize and --trial-id need a search space, and there is none for {algo}{why}; train it without them, or "
             f"choose --algo from {sorted(HYPERPARAMS_SAMPLER)}"
         )
-    parts = (settings or {}).get("component_kwargs") or {}
-    if algo == "dqs" and "temperature" in parts:
+    parts = (settings or {}).get("component_kwargs")
+    if algo != "dqs" or not isinstance(parts, dict):  # the model names what is no dictionary
+        return
+    if "temperature" in parts:
         raise InputError(
             "-optimize tries both kinds of temperature, and component_kwargs['temperature'] is for one of them; leave it out"
         )
-    if algo == "dqs" and "relative_sigma" in parts.get("refiner", {}):
+    if "relative_sigma" in (parts.get("refiner") or {}):
         raise InputError(
             "-optimize tries entropy targets that the refiner's default noise allows, and component_kwargs['refiner'] has "
             "another relative_sigma; leave it out"
@@ -59,10 +61,10 @@ class TrialSettings(dict[str, Any]):
         return type(self)(self)
 
     def update(self, sampled: Mapping[str, Any]) -> None:  # type: ignore[override]
-        parts = [settings["policy_kwargs"] for settings in (self, sampled) if "policy_kwargs" in settings]
+        merged = {**(self.get("policy_kwargs") or {}), **(sampled.get("policy_kwargs") or {})}
         super().update(sampled)
-        if parts:
-            self["policy_kwargs"] = {name: value for part in parts for name, value in part.items()}
+        if merged:
+            self["policy_kwargs"] = merged
 
 
 def sample_dqs_params(trial: optuna.Trial, n_actions: int, n_envs: int, additional_args: dict[str, Any]) -> dict[str, Any]:

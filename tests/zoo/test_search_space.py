@@ -12,7 +12,7 @@ from stable_baselines3 import HerReplayBuffer
 
 from sb3_dqs import DQS
 from sb3_dqs.zoo import convert_dqs_params, sample_dqs_params
-from sb3_dqs.zoo.search_space import check_search
+from sb3_dqs.zoo.search_space import TrialSettings, check_search
 
 NO_HER = {"using_her_replay_buffer": False, "her_kwargs": {}}
 HER_KWARGS = {"n_sampled_goal": 4, "copy_info_dict": True}
@@ -171,3 +171,27 @@ def test_importance_and_parallel_coordinates_can_be_drawn():
     # the value was the learning rate, which must come out as the setting that matters
     importances = optuna.importance.get_param_importances(study)
     assert max(importances, key=importances.get) == "learning_rate"
+
+
+def test_settings_that_are_no_dictionaries_are_left_to_the_model():
+    check_search("dqs", {"component_kwargs": "dict(refiner=dict(relative_sigma=0.2))"})
+    check_search("dqs", {"component_kwargs": {"refiner": None}})
+
+
+@pytest.mark.parametrize(
+    ("of_the_file", "sampled", "expected"),
+    [
+        (
+            {"policy_kwargs": {"n_critics": 3, "net_arch": [8]}},
+            {"policy_kwargs": {"net_arch": [64]}},
+            {"n_critics": 3, "net_arch": [64]},
+        ),
+        ({"policy_kwargs": None}, {"policy_kwargs": {"net_arch": [64]}}, {"net_arch": [64]}),
+        ({}, {"policy_kwargs": {"net_arch": [64]}}, {"net_arch": [64]}),
+        ({"policy_kwargs": {"n_critics": 3}}, {}, {"n_critics": 3}),
+    ],
+)
+def test_a_trial_replaces_those_settings_of_the_policy_that_it_samples(of_the_file, sampled, expected):
+    settings = TrialSettings({"gamma": 0.5, **of_the_file}).copy()
+    settings.update({"gamma": 0.9, **sampled})
+    assert settings == {"gamma": 0.9, "policy_kwargs": expected}
