@@ -1,7 +1,7 @@
 """
 DQS in rl-zoo3: importing this package registers it there, with its settings and its search space.
 
-The only importer of rl_zoo3 in this package. ``python -m sb3_dqs.zoo <script> ...`` runs the zoo's own scripts after it.
+The only importer of rl_zoo3 in this package. ``sb3-dqs <script> ...`` runs the zoo's own scripts after it.
 """
 
 from importlib.util import find_spec
