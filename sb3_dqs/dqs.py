@@ -12,7 +12,7 @@ from stable_baselines3.common.preprocessing import get_action_dim
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, PyTorchObs, Schedule
 from stable_baselines3.common.utils import update_learning_rate
 
-from sb3_dqs import answers, settings
+from sb3_dqs import answers, replay, settings
 from sb3_dqs.checks import SpaceError
 from sb3_dqs.critics import (
     Batch,
@@ -24,6 +24,7 @@ from sb3_dqs.critics import (
     transition_values,
 )
 from sb3_dqs.exploration import ExploringAlgorithm
+from sb3_dqs.live_settings import LiveSettings
 from sb3_dqs.policies import CnnPolicy, DiffusionActor, DiffusionPolicy, MlpPolicy, MultiInputPolicy
 from sb3_dqs.regression_points import regression_points
 from sb3_dqs.temperature import AutomaticTemperature, ScheduledTemperature, Temperature, cooled_share
@@ -37,7 +38,7 @@ Figures = dict[str, th.Tensor]
 WALL = 0.9
 
 
-class DQS(settings.LiveSettings, ExploringAlgorithm):
+class DQS(LiveSettings, ExploringAlgorithm):
     """
     Diffusion Q-Sampling (DQS)
 
@@ -223,7 +224,7 @@ class DQS(settings.LiveSettings, ExploringAlgorithm):
         settings.settle(self)
         # SB3 gets more than the user gave: the diffusion's settings, and those of the buffer's returns
         policy_kwargs = {**self.policy_kwargs, **settings.policy_settings(self)}
-        with self.holding(policy_kwargs=policy_kwargs, **settings.replay_buffer_settings(self)):
+        with self.holding(policy_kwargs=policy_kwargs, **replay.replay_buffer_settings(self)):
             super()._setup_model()
         settings.check_critic(self)
         self.policy.set_training_mode(False)
@@ -337,8 +338,8 @@ class DQS(settings.LiveSettings, ExploringAlgorithm):
         would not fit; with ``False`` a run goes on, and the cooling does not depend on how long this piece of it is. To train
         in pieces, pass ``False`` to all of them, the first one included.
         """
-        settings.check_replay_buffer(self)
-        settings.fit_parts(self)
+        replay.check_replay_buffer(self)
+        replay.fit_parts(self)
         if reset_num_timesteps:
             self.steps_in_run = total_timesteps
         return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)

@@ -1,23 +1,15 @@
-"""Are the settings usable, and may they change on a live model? Errors name value and remedy."""
+"""Are the settings usable? Errors name the value and the remedy."""
 
-import functools
-import inspect
-import io
-import pathlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch as th
 from gymnasium import spaces
 from gymnasium.vector.utils import create_empty_array
 from sb3_contrib.common.torch_layers import BatchRenorm
-from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
-from stable_baselines3.common.noise import ActionNoise, VectorizedActionNoise
-from stable_baselines3.common.type_aliases import GymEnv
+from stable_baselines3.common.noise import ActionNoise
 
 from sb3_dqs.checks import (
     InputError,
@@ -32,7 +24,8 @@ from sb3_dqs.checks import (
 from sb3_dqs.critics import evaluating
 from sb3_dqs.diffusion.corrector import Corrector
 from sb3_dqs.diffusion.refiner import Refiner
-from sb3_dqs.temperature import cooled_share
+from sb3_dqs.replay import check_replay_buffer_settings
+from sb3_dqs.signatures import COUNTERPARTS, accepts, default_of, hint_for, keyword_arguments, settings_of
 
 if TYPE_CHECKING:
     from sb3_dqs.dqs import DQS
@@ -50,23 +43,6 @@ INTEGERS: dict[str, tuple[int, str | None]] = {
     "policy_delay": (1, "1 updates actor and critic together"),
     "n_action_candidates": (1, "1 leaves nothing to choose among"),
     "n_corrector_proposals": (0, "0 leaves actions as they are"),
-}
-
-# Built into networks, buffer or generators when the model is made
-FIXED = {
-    "buffer_size",
-    "replay_buffer_class",
-    "replay_buffer_kwargs",
-    "optimize_memory_usage",
-    "n_steps",
-    "n_score_samples",
-    "n_diffusion_steps",
-    "n_action_candidates",
-    "n_corrector_proposals",
-    "component_kwargs",
-    "policy_kwargs",
-    "seed",
-    "device",
 }
 
 # Settings that say how closely a copy of a network follows it, at 1 there is none -> which argument of the policy asks for the
@@ -92,172 +68,6 @@ CLASSES_OF_POLICY = {
     "features_extractor_class": "stable_baselines3.common.torch_layers.FlattenExtractor",
     "optimizer_class": "torch.optim.Adam",
 }
-
-# Not settings that a live model could take: SB3 itself sets them
-NOT_SETTINGS = {"self", "policy", "env", "_init_setup_model"}
-
-# Arguments of SB3's and sb3-contrib's algorithms that DQS has not, and what to use
-COUNTERPARTS = {
-    "ent_coef": "temperature, in units of Q: a number, a schedule or 'auto'",
-    "target_update_interval": "tau: the target network follows at every update",
-    "use_sde": "exploration_correlation_time, which correlates the actions of an episode",
-    "sde_sample_freq": "exploration_correlation_time, which correlates the actions of an episode",
-    "use_sde_at_warmup": "exploration_correlation_time, which correlates the actions of an episode",
-    "target_policy_noise": "temperature: the policy itself is random",
-    "target_noise_clip": "temperature: the policy itself is random",
-    "top_quantiles_to_drop_per_net": "policy_kwargs=dict(n_critics=...): the smallest of the ensemble counts",
-    "log_std_init": "temperature: there is no standard deviation to start from",
-    "use_expln": "temperature: there is no standard deviation to transform",
-    "clip_mean": "nothing: actions are inside the box by construction",
-    "n_quantiles": "policy_kwargs=dict(n_critics=...): a critic has one value, and the smallest of the ensemble counts",
-    **{
-        name: f"policy_kwargs=dict(critic_kwargs=dict({name}=...))"
-        for name in ("batch_norm", "batch_norm_momentum", "batch_norm_eps", "renorm_warmup_steps")
-    },
-}
-
-# *args and **kwargs
-VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-
-SelfLiveSettings = TypeVar("SelfLiveSettings", bound="LiveSettings")
-
-
-class LiveSettings:
-    """
-    An algorithm of SB3's kind that refuses unknown arguments, with a hint, and changes of settings that would not act.
-
-    A class derived from it sets ``_is_set_up`` once its parts are built.
-    """
-
-    def __new__(cls: type[SelfLiveSettings], *args: Any, **kwargs: Any) -> SelfLiveSettings:
-        # before Python itself refuses the names of other algorithms, to tell their counterparts; a subclass may take any
-        if not _takes_any(inspect.signature(cls.__init__).parameters):
-            check_argument_names(cls, kwargs)
-        return super().__new__(cls)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        # a setting of a live model acts from now on, or raises; a property of a subclass sees to that itself
-        is_setting = name in settings_of(type(self))  # type: ignore[arg-type]
-        is_setting &= not inspect.isdatadescriptor(getattr(type(self), name, None))
-        if self.__dict__.get("_is_set_up") and is_setting:
-            change(self, name, value)  # type: ignore[arg-type]
-        else:
-            super().__setattr__(name, value)
-
-    @classmethod
-    def load(
-        cls: type[SelfLiveSettings],
-        path: str | pathlib.Path | io.BufferedIOBase,
-        env: GymEnv | None = None,
-        *args: Any,
-        **kwargs: Any,
-    ) -> SelfLiveSettings:
-        """As in SB3. :raises TypeError: (also a ValueError) if an argument is unknown, or a custom object nearly a setting"""
-        check_argument_names(cls, set(kwargs) - arguments_of(super().load))  # type: ignore[misc]
-        _check_custom_objects(cls, kwargs.get("custom_objects") or {})
-        if isinstance(kwargs.get("policy_kwargs"), dict):
-            kwargs["policy_kwargs"] = _without_sde(kwargs["policy_kwargs"])
-        return super().load(path, env, *args, **kwargs)  # type: ignore[misc]
-
-    @contextmanager
-    def holding(self, **others: Any) -> Iterator[None]:
-        """
-        :param others: values that settings have inside, unchecked; afterwards they are as they were
-        """
-        given = {name: getattr(self, name) for name in others}
-        self.__dict__.update(others)
-        try:
-            yield
-        finally:
-            self.__dict__.update(given)
-
-
-class ArgumentError(InputError, TypeError):
-    """An argument that does not exist: Python raises TypeError, so that either can be caught."""
-
-
-def arguments_of(function: Callable) -> set[str]:
-    """
-    :param function: anything that can be called
-    :return: names of its arguments
-    """
-    return set(inspect.signature(function).parameters)
-
-
-@functools.cache
-def settings_of(algorithm: type[LiveSettings]) -> set[str]:
-    """
-    :param algorithm: DQS or a subclass
-    :return: names of the arguments of its constructor and of those of its bases
-    """
-    return {
-        name
-        for base in algorithm.__mro__
-        if "__init__" in vars(base) and (base.__module__.startswith("sb3_dqs") or base is algorithm)
-        for name in inspect.signature(base.__init__).parameters  # type: ignore[misc]
-    } - NOT_SETTINGS
-
-
-def check_argument_names(algorithm: type[LiveSettings], names: Any) -> None:
-    """
-    :param algorithm: DQS or a subclass
-    :param names: of arguments that are about to be passed to its constructor or to ``load``
-    :raises TypeError: (also a ValueError) if it has no such argument; names its counterpart or the nearest match
-    """
-    parameters = inspect.signature(algorithm.__init__).parameters
-    own = {name for name, parameter in parameters.items() if parameter.kind not in VARIADIC} - {"self"}
-    known = {*own, *keyword_arguments(algorithm)[0]}
-    for name in names:
-        # a subclass may take what its signature does not tell
-        is_mistaken = name in COUNTERPARTS or get_close_matches(name, known, n=1, cutoff=0.85)
-        if name not in known and (is_mistaken or not _takes_any(parameters)):
-            hint = hint_for(name, known)
-            raise ArgumentError(f"{algorithm.__name__} has no argument {name!r}; {hint}")
-
-
-def _check_custom_objects(algorithm: type[LiveSettings], names: Iterable[str]) -> None:
-    # SB3 ignores names that the file has not; any attribute of a model may be among them, also private ones
-    known = settings_of(algorithm)  # type: ignore[arg-type]
-    for name in {name for name in names if not name.startswith("_")} - known:
-        if nearest := get_close_matches(name, known, n=1, cutoff=0.85):
-            raise ArgumentError(
-                f"custom_objects holds {name!r}, which is no setting of {algorithm.__name__}; did you mean {nearest[0]!r}?"
-            )
-
-
-def keyword_arguments(constructor: type) -> tuple[dict[str, inspect.Parameter], bool]:
-    """
-    :param constructor: of an object that may pass arguments on to its bases, by ``**kwargs``
-    :return: name -> its arguments that have a default, and those of the bases that they are passed on to; whether a class that
-        is not ours takes others too
-    """
-    known: dict[str, inspect.Parameter] = {}
-    takes_others = False
-    for base, parameters in _constructors(constructor):
-        has_default = {n: p for n, p in parameters.items() if p.default is not inspect.Parameter.empty}
-        known = {**has_default, **known}
-        takes_others |= _takes_any(parameters) and not base.__module__.startswith("sb3_dqs")
-    return known, takes_others
-
-
-def _default_of(algorithm: type["DQS"], name: str) -> Any:
-    """Of a setting, where the algorithm or a base of it writes it down: a subclass may settle some, and take no argument."""
-    constructors = [inspect.signature(base.__init__).parameters for base in algorithm.__mro__ if "__init__" in vars(base)]  # type: ignore[misc]
-    return next(parameters[name].default for parameters in constructors if name in parameters)
-
-
-def _constructors(constructor: type) -> Iterator[tuple[type, Mapping[str, inspect.Parameter]]]:
-    """A class, and the bases that arguments are passed on to, by ``**kwargs``, each with the parameters of its constructor."""
-    for base in constructor.__mro__:
-        if "__init__" in vars(base):
-            parameters = inspect.signature(base.__init__).parameters  # type: ignore[misc]
-            yield base, parameters
-            if not _takes_any(parameters):
-                return
-
-
-def _accepts(constructor: type, argument: str) -> bool:
-    return any(argument in parameters for _, parameters in _constructors(constructor))
 
 
 def component_kwargs(model: "DQS", component: str, constructor: type, given: Iterable[str]) -> dict[str, Any]:
@@ -321,7 +131,7 @@ def settle(model: "DQS") -> None:
     if model.seed is not None:
         model.__dict__["seed"] = as_integer("seed", model.seed, 0, "None draws one")
     for name, (minimum, remedy) in INTEGERS.items():
-        remedy = remedy or f"{_default_of(type(model), name)} is the default"
+        remedy = remedy or f"{default_of(type(model), name)} is the default"
         model.__dict__[name] = as_integer(name, getattr(model, name), minimum, remedy)
     # SB3 keeps it under another name, where load() and a change of it do not reach
     given = model.__dict__.get("stats_window_size", model._stats_window_size)
@@ -331,7 +141,7 @@ def settle(model: "DQS") -> None:
             model.__dict__[name] = deque(model.__dict__[name], maxlen=model._stats_window_size)
     _check_numbers(model)
     _check_temperature(model)
-    _check_replay_buffer_settings(model)
+    check_replay_buffer_settings(model)
     if not isinstance(model.component_kwargs or {}, dict):
         keys = list(model.components)
         raise InputError(f"component_kwargs must be a dictionary, got {model.component_kwargs!r}; its keys are {keys}")
@@ -375,7 +185,7 @@ def _check_policy(model: "DQS") -> None:
         has = "a" if usual.refiner_class is not None else "no"
         raise InputError(f"refiner_class of the actor of {name} is {actor_class.refiner_class}; {algorithm} has {has} refiner")
     for argument in sorted(BUILT_IN_POLICY_KWARGS | {"n_action_candidates"}):
-        if not _accepts(model.policy_class, argument):
+        if not accepts(model.policy_class, argument):
             raise InputError(
                 f"policy {name} must take {argument!r}, which {algorithm} gives to its policies; let its constructor have "
                 "**kwargs, and pass them on to the class that it derives from"
@@ -388,7 +198,7 @@ def _check_policy_kwargs(model: "DQS") -> None:
         raise InputError(
             f"policy_kwargs must be a dictionary, got {model.policy_kwargs!r}; for example dict(net_arch=[256, 256])"
         )
-    model.__dict__["policy_kwargs"] = _without_sde(model.policy_kwargs)
+    model.__dict__["policy_kwargs"] = without_sde(model.policy_kwargs)
     known, takes_others = keyword_arguments(model.policy_class)
     for key, value in model.policy_kwargs.items():
         if key in settings_of(type(model)) | BUILT_IN_POLICY_KWARGS:
@@ -402,7 +212,7 @@ def _check_policy_kwargs(model: "DQS") -> None:
     _check_critic_kwargs(model.policy_kwargs.get("critic_class", usual_critic), model.policy_kwargs)
 
 
-def _without_sde(policy_kwargs: dict[str, Any]) -> dict[str, Any]:
+def without_sde(policy_kwargs: dict[str, Any]) -> dict[str, Any]:
     """A copy without what SB3's SAC and TQC write into the dictionary that they are given."""
     return {name: value for name, value in policy_kwargs.items() if (name, value) != ("use_sde", False)}
 
@@ -430,7 +240,7 @@ def _check_critic_kwargs(critic_class: Any, policy_kwargs: dict[str, Any]) -> No
     if not isinstance(critic_class, type):  # what arguments a function takes is its own affair
         return
     for name in policy_kwargs.get("critic_kwargs") or {}:
-        if not _accepts(critic_class, name):
+        if not accepts(critic_class, name):
             known = set(keyword_arguments(critic_class)[0])
             raise InputError(
                 f"critic_kwargs in policy_kwargs must not hold {name!r}, which {critic_class.__name__} has not; "
@@ -516,131 +326,6 @@ def _check_temperature(model: "DQS") -> None:
         )
 
 
-def _check_replay_buffer_settings(model: "DQS") -> None:
-    if not isinstance(model.replay_buffer_kwargs, dict):
-        raise InputError(f"replay_buffer_kwargs must be a dictionary, got {model.replay_buffer_kwargs!r}")
-    chosen = model.replay_buffer_class
-    if chosen is not None and not (isinstance(chosen, type) and issubclass(chosen, ReplayBuffer)):
-        raise InputError(f"replay_buffer_class must be a ReplayBuffer of SB3 or None, got {chosen!r}")
-    for name in ("n_steps", "gamma"):
-        if name in model.replay_buffer_kwargs:
-            raise InputError(
-                f"replay_buffer_kwargs must not hold {name!r}; pass {name} as an argument of {type(model).__name__}"
-            )
-    if model.n_steps == 1:
-        return
-    if isinstance(model.observation_space, spaces.Dict):
-        raise InputError(f"n_steps={model.n_steps} needs observations that are no Dict: SB3 has no such buffer; use n_steps=1")
-    if chosen not in (None, ReplayBuffer) and not issubclass(chosen, NStepReplayBuffer):
-        raise InputError(
-            f"n_steps={model.n_steps} needs SB3's NStepReplayBuffer, and {chosen.__name__} has one-step returns; leave "
-            "replay_buffer_class out, or use n_steps=1"
-        )
-
-
-def replay_buffer_settings(model: "DQS") -> dict[str, Any]:
-    """
-    What SB3 is to build the buffer from: it knows n-step returns of its own class alone, and writes into what the user gave.
-
-    :param model: about to be set up
-    :return: name -> value of settings of the model, for as long as SB3 sets it up
-    """
-    chosen, kwargs = model.replay_buffer_class, dict(model.replay_buffer_kwargs)
-    if model.n_steps > 1 and chosen in (None, ReplayBuffer):
-        chosen = NStepReplayBuffer
-    if chosen is not None and issubclass(chosen, NStepReplayBuffer):
-        kwargs |= {"n_steps": model.n_steps, "gamma": model.gamma}
-    return {"replay_buffer_class": chosen, "replay_buffer_kwargs": kwargs, "n_steps": 1}
-
-
-def change(model: "DQS", name: str, value: Any) -> None:
-    """
-    Change a setting of a live model, so that it acts from now on; or leave the model as it was.
-
-    :param model: set up
-    :param name: of a setting
-    :param value: its new value
-    :raises ValueError: if the setting is fixed, or the value not usable
-    """
-    algorithm = type(model).__name__
-    parameters = inspect.signature(type(model).__init__).parameters
-    if name not in parameters and not _takes_any(parameters):
-        raise InputError(f"{name} is no setting of {algorithm}")
-    if name in FIXED:
-        raise InputError(f"{name} is built into the model and cannot change on a live one; {_when_made(name)}")
-    previous = dict(model.__dict__)
-    model.__dict__[name] = value
-    try:
-        settle(model)
-        _let_act(model, name)
-    except BaseException:  # a schedule of the user's may raise anything
-        model.__dict__.clear()
-        model.__dict__.update(previous)
-        raise
-
-
-def _let_act(model: "DQS", name: str) -> None:
-    # what a setting that has been changed is built into
-    if name == "learning_rate":
-        model._setup_lr_schedule()
-    elif name == "train_freq":
-        model._convert_train_freq()
-    elif name == "exploration_correlation_time":
-        model.exploration_noise = None
-    elif name == "cooling_updates":
-        # by updates alone: the run that was going on has been asked for with another pace
-        model.steps_in_run = 0
-        model.cooled_share = cooled_share(model._n_updates, model.cooling_updates, steps_done=0, steps_in_run=0)
-        model.thermostat.start_update(model.cooled_share)
-    elif name == "batch_size":
-        _check_batch_size(model)
-    elif name in COPIES:
-        argument, copied = COPIES[name]
-        is_copied = getattr(model, name) < 1
-        if getattr(model.policy, argument) != is_copied:
-            with_or_without = "with" if is_copied else "without"
-            raise InputError(f"{name}={getattr(model, name)} needs a model {with_or_without} {copied}; {_when_made(name)}")
-    elif name == "gamma" and isinstance(model.replay_buffer, NStepReplayBuffer):
-        model.replay_buffer.gamma = model.gamma
-    elif name in ("temperature", "target_entropy"):
-        model._setup_temperature()
-
-
-def check_replay_buffer(model: "DQS") -> None:
-    """
-    :param model: about to learn
-    :raises ValueError: if its buffer, loaded or assigned, does not fit its environments or settings
-    """
-    buffer = model.replay_buffer
-    if buffer is None:
-        return
-    n_steps = buffer.n_steps if isinstance(buffer, NStepReplayBuffer) else 1
-    if n_steps != model.n_steps:
-        raise InputError(
-            f"the replay buffer has returns of {n_steps} steps, and n_steps of the model is {model.n_steps}; continue with "
-            f"load(path, n_steps={n_steps}), or without the buffer"
-        )
-    if buffer.n_envs != model.n_envs:
-        raise InputError(
-            f"the replay buffer holds transitions of {buffer.n_envs} environments, and the model has {model.n_envs}; continue "
-            f"with {buffer.n_envs} environments, or without the buffer"
-        )
-
-
-def fit_parts(model: "DQS") -> None:
-    """
-    Let what was loaded, or made for other environments, be as the model is now: the discount of n-step returns, and the noise,
-    which SB3 keeps for as many environments as there were first.
-
-    :param model: about to learn, with a buffer that fits
-    """
-    if isinstance(model.replay_buffer, NStepReplayBuffer):  # its returns are summed as they are sampled
-        model.replay_buffer.gamma = model.gamma
-    noise = model.action_noise
-    if isinstance(noise, VectorizedActionNoise) and noise.n_envs != model.n_envs:
-        model.action_noise = VectorizedActionNoise(noise.base_noise, model.n_envs)
-
-
 def check_critic(model: "DQS") -> None:
     """
     :param model: whose policy is set up, with a critic that may be of a user's class
@@ -657,7 +342,7 @@ def check_critic(model: "DQS") -> None:
             f"critic_class must return a tuple of Q values, each of shape (batch, 1), got {shapes} from "
             f"{type(critic).__name__} for a batch of {n_rows}"
         )
-    _check_batch_size(model)
+    check_batch_size(model)
 
 
 def some_observations(space: spaces.Space, n_rows: int) -> Any:
@@ -676,32 +361,14 @@ def _shape(values: Any) -> Any:
     return tuple(values.shape) if isinstance(values, th.Tensor) else type(values).__name__
 
 
-def _check_batch_size(model: "DQS") -> None:
+def check_batch_size(model: "DQS") -> None:
+    """
+    :param model: set up
+    :raises ValueError: if its critic cannot learn from batches of this size
+    """
     # without a target network, both ends of a transition are rows of one batch
     is_normalising = any(isinstance(module, BatchRenorm) for module in model.policy.critic.modules())
     if model.batch_size == 1 and model.tau < 1 and is_normalising:
         raise InputError(
             "batch_size=1 leaves batch renormalisation nothing to average over; use at least 2, 256 is the default"
         )
-
-
-def _takes_any(parameters: Mapping[str, inspect.Parameter]) -> bool:
-    return any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
-
-
-def _when_made(name: str) -> str:
-    if name == "policy_kwargs":
-        return "pass it when the model is made"
-    return f"pass it when the model is made or, for a saved model, to load(path, {name}=...)"
-
-
-def hint_for(name: str, known: set[str]) -> str:
-    """
-    :param name: of an argument that does not exist
-    :param known: names of those that do
-    :return: its counterpart, the nearest match, or all names
-    """
-    if name in COUNTERPARTS:
-        return f"its counterpart: {COUNTERPARTS[name]}"
-    nearest = get_close_matches(name, known, n=1)
-    return f"did you mean {nearest[0]!r}?" if nearest else f"it has {sorted(known)}"

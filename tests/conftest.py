@@ -20,7 +20,10 @@ SMALL = {"policy_kwargs": {"net_arch": [16, 16]}, "learning_starts": 20, "batch_
 SMALL_PAPER = {**SMALL, "n_score_samples": 8, "n_diffusion_steps": 5, "actor_batch_size": 16}
 
 
-@pytest.fixture(params=[(DQS, SMALL), (PaperDQS, SMALL_PAPER)], ids=["ours", "paper"])
+ALGORITHMS = {"ours": (DQS, SMALL), "paper": (PaperDQS, SMALL_PAPER)}
+
+
+@pytest.fixture(params=ALGORITHMS.values(), ids=ALGORITHMS)
 def algorithm(request):
     """DQS and the published algorithm, small: called as the class, with settings that replace those of the small one."""
     chosen, small = request.param
@@ -49,3 +52,21 @@ class RandomEnv(gym.Env):
     def step(self, action):
         self.step_count += 1
         return self.observation_space.sample(), -float(np.sum(np.square(action))), False, self.step_count >= 10, {}
+
+
+OBSERVATIONS = spaces.Box(-1.0, 1.0, (2,))
+
+
+def make_env():
+    return RandomEnv(OBSERVATIONS)
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory):
+    """A trained model of each algorithm."""
+    folder = tmp_path_factory.mktemp("models")
+    for key, (algorithm, small) in ALGORITHMS.items():
+        model = algorithm("MlpPolicy", make_env(), seed=0, **small).learn(20)
+        model.train(2, 8)
+        model.save(folder / key)
+    return folder

@@ -15,16 +15,17 @@ from sb3_dqs import DQS, DiffusionPolicy, PaperDQS, settings
 from sb3_dqs.diffusion.box import BoxDiffusion
 from sb3_dqs.diffusion.corrector import Corrector
 from sb3_dqs.diffusion.paper import PaperDiffusion
+from sb3_dqs.signatures import arguments_of
 
 PACKAGE = Path(sb3_dqs.__file__).parent
 
 # From the ground up: a room may import from floors below its own, never from its neighbours
 FLOORS = (
     {"averaging", "checks", "extras", "usage", "version"},
-    {"diffusion", "temperature", "update_log", "envs"},
+    {"diffusion", "temperature", "update_log", "envs", "signatures", "replay"},
     {"critics"},
     {"answers", "settings", "policies", "regression_points"},
-    {"exploration"},
+    {"exploration", "live_settings"},
     {"dqs"},
     {"paper"},
     {""},  # what `import sb3_dqs` shows
@@ -43,7 +44,7 @@ MODULES = {
 }
 
 # Settings that DQS has and SB3's algorithms have not
-OWN_SETTINGS = settings.arguments_of(DQS.__init__) - settings.arguments_of(OffPolicyAlgorithm.__init__)
+OWN_SETTINGS = arguments_of(DQS.__init__) - arguments_of(OffPolicyAlgorithm.__init__)
 
 
 def room_of(module):

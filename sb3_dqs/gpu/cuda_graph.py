@@ -11,7 +11,7 @@ from stable_baselines3.common.type_aliases import TensorDict
 from sb3_dqs.critics import Batch
 from sb3_dqs.dqs import DQS, Figures
 from sb3_dqs.extras import install_command
-from sb3_dqs.settings import settings_of
+from sb3_dqs.signatures import settings_of
 
 # Updates before the replays begin: optimisers, cuBLAS and autograd make their own tensors in the first ones.
 N_WARM_UP_CALLS = 3

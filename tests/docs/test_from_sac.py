@@ -12,7 +12,7 @@ from torch import nn
 
 from sb3_dqs import DQS, DiffusionPolicy
 from sb3_dqs.critics import BatchRenormCritic
-from sb3_dqs.settings import COUNTERPARTS
+from sb3_dqs.signatures import COUNTERPARTS
 from tests.docs.markdown import codes, page, table
 
 PAGE = page("docs/from-sac.md")

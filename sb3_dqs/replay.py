@@ -1,0 +1,88 @@
+"""Does the replay buffer fit the settings and the environments? N-step returns are those of SB3's own buffer."""
+
+from typing import TYPE_CHECKING, Any
+
+from gymnasium import spaces
+from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
+from stable_baselines3.common.noise import VectorizedActionNoise
+
+from sb3_dqs.checks import InputError
+
+if TYPE_CHECKING:
+    from sb3_dqs.dqs import DQS
+
+
+def check_replay_buffer_settings(model: "DQS") -> None:
+    """
+    :param model: about to be set up
+    :raises ValueError: if a setting of its buffer is none, or contradicts another
+    """
+    if not isinstance(model.replay_buffer_kwargs, dict):
+        raise InputError(f"replay_buffer_kwargs must be a dictionary, got {model.replay_buffer_kwargs!r}")
+    chosen = model.replay_buffer_class
+    if chosen is not None and not (isinstance(chosen, type) and issubclass(chosen, ReplayBuffer)):
+        raise InputError(f"replay_buffer_class must be a ReplayBuffer of SB3 or None, got {chosen!r}")
+    for name in ("n_steps", "gamma"):
+        if name in model.replay_buffer_kwargs:
+            raise InputError(
+                f"replay_buffer_kwargs must not hold {name!r}; pass {name} as an argument of {type(model).__name__}"
+            )
+    if model.n_steps == 1:
+        return
+    if isinstance(model.observation_space, spaces.Dict):
+        raise InputError(f"n_steps={model.n_steps} needs observations that are no Dict: SB3 has no such buffer; use n_steps=1")
+    if chosen not in (None, ReplayBuffer) and not issubclass(chosen, NStepReplayBuffer):
+        raise InputError(
+            f"n_steps={model.n_steps} needs SB3's NStepReplayBuffer, and {chosen.__name__} has one-step returns; leave "
+            "replay_buffer_class out, or use n_steps=1"
+        )
+
+
+def replay_buffer_settings(model: "DQS") -> dict[str, Any]:
+    """
+    What SB3 is to build the buffer from: it knows n-step returns of its own class alone, and writes into what the user gave.
+
+    :param model: about to be set up
+    :return: name -> value of settings of the model, for as long as SB3 sets it up
+    """
+    chosen, kwargs = model.replay_buffer_class, dict(model.replay_buffer_kwargs)
+    if model.n_steps > 1 and chosen in (None, ReplayBuffer):
+        chosen = NStepReplayBuffer
+    if chosen is not None and issubclass(chosen, NStepReplayBuffer):
+        kwargs |= {"n_steps": model.n_steps, "gamma": model.gamma}
+    return {"replay_buffer_class": chosen, "replay_buffer_kwargs": kwargs, "n_steps": 1}
+
+
+def check_replay_buffer(model: "DQS") -> None:
+    """
+    :param model: about to learn
+    :raises ValueError: if its buffer, loaded or assigned, does not fit its environments or settings
+    """
+    buffer = model.replay_buffer
+    if buffer is None:
+        return
+    n_steps = buffer.n_steps if isinstance(buffer, NStepReplayBuffer) else 1
+    if n_steps != model.n_steps:
+        raise InputError(
+            f"the replay buffer has returns of {n_steps} steps, and n_steps of the model is {model.n_steps}; continue with "
+            f"load(path, n_steps={n_steps}), or without the buffer"
+        )
+    if buffer.n_envs != model.n_envs:
+        raise InputError(
+            f"the replay buffer holds transitions of {buffer.n_envs} environments, and the model has {model.n_envs}; continue "
+            f"with {buffer.n_envs} environments, or without the buffer"
+        )
+
+
+def fit_parts(model: "DQS") -> None:
+    """
+    Let what was loaded, or made for other environments, be as the model is now: the discount of n-step returns, and the noise,
+    which SB3 keeps for as many environments as there were first.
+
+    :param model: about to learn, with a buffer that fits
+    """
+    if isinstance(model.replay_buffer, NStepReplayBuffer):  # its returns are summed as they are sampled
+        model.replay_buffer.gamma = model.gamma
+    noise = model.action_noise
+    if isinstance(noise, VectorizedActionNoise) and noise.n_envs != model.n_envs:
+        model.action_noise = VectorizedActionNoise(noise.base_noise, model.n_envs)
