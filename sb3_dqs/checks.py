@@ -58,6 +58,17 @@ def check_positive(name: str, value: Any, remedy: str) -> None:
         raise InputError(f"{name} must be a finite number > 0, got {value!r}; {hint_at_text(value)}{remedy}")
 
 
+def check_not_negative(name: str, value: Any, remedy: str) -> None:
+    """
+    :param name: name of the argument
+    :param value: value found
+    :param remedy: what to do instead
+    :raises ValueError: if ``value`` is not a finite number >= 0
+    """
+    if not is_finite_number(value) or value < 0:
+        raise InputError(f"{name} must be a finite number >= 0, got {value!r}; {hint_at_text(value)}{remedy}")
+
+
 def check_share(name: str, value: Any, remedy: str) -> None:
     """
     :param name: name of the argument
@@ -91,7 +102,7 @@ def is_finite_number(value: Any) -> bool:
 
 def hint_at_text(value: Any) -> str:
     """
-    What to tell whose number is text: YAML reads ``1e-3`` so, which has no point.
+    Hint for a number given as text: YAML reads ``1e-3``, which has no decimal point, as a string.
 
     :param value: found
     :return: a remedy that ends with a semicolon, or nothing

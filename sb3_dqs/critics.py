@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torch.utils._pytree import tree_map
 
 from sb3_dqs.diffusion.estimators import QFunction
-from sb3_dqs.diffusion.networks import apply_modules, has_hooks, without_bookkeeping
+from sb3_dqs.diffusion.networks import apply_modules, has_hooks, is_plain_sequential, repeat_rows, without_bookkeeping
 
 Batch = ReplayBufferSamples | DictReplayBufferSamples
 
@@ -210,7 +210,7 @@ def smallest_q(critic: BaseModel, observations: PyTorchObs, actions: th.Tensor) 
     if _asks_q_networks(critic):
         features = critic.extract_features(observations, critic.features_extractor)  # type: ignore[arg-type]
         return _smallest_q_of_features(critic, features, actions)
-    repeated = tree_map(lambda values: values.expand(len(actions), *values.shape).flatten(end_dim=1), observations)
+    repeated = tree_map(lambda values: repeat_rows(values, len(actions)), observations)
     return smallest(critic(repeated, actions.flatten(end_dim=1))).view(actions.shape[:-1])
 
 
@@ -259,7 +259,7 @@ def _rows(features: th.Tensor, actions: th.Tensor) -> th.Tensor:
 
 def _layers(network: nn.Module) -> list[Callable[[th.Tensor], th.Tensor]]:
     """The layers of an ``nn.Sequential``, as cheap as they can be called; another kind of network as a whole."""
-    if type(network) is not nn.Sequential or has_hooks(network):
+    if not is_plain_sequential(network):
         return [network]
     return [
         layer.in_evaluation()
@@ -301,7 +301,7 @@ def _folded(network: nn.Module) -> list[Callable[[th.Tensor], th.Tensor]]:
     The layers of an ``nn.Sequential``, where each batch renormalisation, which is affine in evaluation mode, is part of the
     linear layer behind it; none for another kind of network.
     """
-    if type(network) is not nn.Sequential or has_hooks(network):
+    if not is_plain_sequential(network):
         return []
     layers: list[Callable[[th.Tensor], th.Tensor]] = []
     waiting: Any = None

@@ -32,7 +32,7 @@ from sb3_dqs.update_log import UpdateLog
 
 SelfDQS = TypeVar("SelfDQS", bound="DQS")
 
-Figures = dict[str, th.Tensor]
+Scalars = dict[str, th.Tensor]
 
 # An action coordinate beyond this share of the box counts as being at the wall: draws of the refiner spread from there
 WALL = 0.9
@@ -259,15 +259,13 @@ class DQS(LiveSettings, ExploringAlgorithm):
         self.thermostat.start_round(self._current_progress_remaining)
 
         log = UpdateLog()
-        steps_done, steps_in_run = (n - self.learning_starts for n in (self.num_timesteps, self.steps_in_run))
         with self.policy.learning():
             for step in range(gradient_steps):
                 batch = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)  # type: ignore[union-attr]
                 if step == 0:
                     answers.check_batch(batch)
                 self._n_updates += 1
-                cooled = cooled_share(self._n_updates, self.cooling_updates, steps_done, steps_in_run)
-                self.cooled_share = max(self.cooled_share, cooled)
+                self.cooled_share = max(self.cooled_share, self._cooled_share_by_now())
                 self.thermostat.start_update(self.cooled_share)
                 log.add(self._n_updates, self._update(batch, is_actor_update=self._n_updates % self.policy_delay == 0))
 
@@ -275,21 +273,25 @@ class DQS(LiveSettings, ExploringAlgorithm):
             self.logger.record(f"train/{name}", value)
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
 
-    def _update(self, batch: Batch, is_actor_update: bool) -> Figures:
+    def _cooled_share_by_now(self) -> float:
+        steps_done, steps_in_run = (n - self.learning_starts for n in (self.num_timesteps, self.steps_in_run))
+        return cooled_share(self._n_updates, self.cooling_updates, steps_done, steps_in_run)
+
+    def _update(self, batch: Batch, is_actor_update: bool) -> Scalars:
         # What changes between updates is in tensors, and nothing waits for the device: a CUDA graph can replay this
         next_observations = observations_to_go_on_from(batch)
         with th.no_grad():
             next_actions = self.actor(next_observations)
-        figures = self._update_critic(batch, next_observations, next_actions)
-        figures["wall_share"] = (next_actions.abs() > WALL).to(next_actions.dtype).mean()
+        scalars = self._update_critic(batch, next_observations, next_actions)
+        scalars["wall_share"] = (next_actions.abs() > WALL).to(next_actions.dtype).mean()
         self.policy.update_average_of_critic(self.policy_tau)
         if is_actor_update:
-            figures |= self._update_actor(batch, next_observations, next_actions)
+            scalars |= self._update_actor(batch, next_observations, next_actions)
         self.policy.update_target(self.tau)
         self.policy.follow_temperature(self.thermostat.value)
-        return figures
+        return scalars
 
-    def _update_critic(self, batch: Batch, next_observations: PyTorchObs, next_actions: th.Tensor) -> Figures:
+    def _update_critic(self, batch: Batch, next_observations: PyTorchObs, next_actions: th.Tensor) -> Scalars:
         q_values, next_q_values = transition_values(
             self.critic, self.critic_target, batch.observations, batch.actions, next_observations, next_actions
         )
@@ -304,7 +306,7 @@ class DQS(LiveSettings, ExploringAlgorithm):
             "mean_q": th.stack(tuple(q_values)).detach().mean(),
         }
 
-    def _update_actor(self, batch: Batch, next_observations: PyTorchObs, next_actions: th.Tensor) -> Figures:
+    def _update_actor(self, batch: Batch, next_observations: PyTorchObs, next_actions: th.Tensor) -> Scalars:
         share = self.actor.diffusion.on_policy_share
         points = regression_points(batch, next_observations, next_actions, self.actor_batch_size, share)
         # in training mode, though the critic, which may share the extractor, is only asked

@@ -124,8 +124,15 @@ class ExploringAlgorithm(OffPolicyAlgorithm):
             scaled_actions = np.clip(scaled_actions + action_noise(), -1, 1)
         return self.policy.unscale_action(scaled_actions), scaled_actions
 
-    def _store_transition(self, replay_buffer: ReplayBuffer, buffer_action: np.ndarray, new_obs: Any, *rest: Any) -> None:
-        reward, dones, infos = rest
+    def _store_transition(
+        self,
+        replay_buffer: ReplayBuffer,
+        buffer_action: np.ndarray,
+        new_obs: Any,
+        reward: np.ndarray,
+        dones: np.ndarray,
+        infos: list[dict[str, Any]],
+    ) -> None:
         raw = self._vec_normalize_env
         with self._reset_after_errors():
             if raw is not None:  # what is stored is not normalised, nor clipped, as what is infinite would be
@@ -133,6 +140,6 @@ class ExploringAlgorithm(OffPolicyAlgorithm):
             answers.check_transition(new_obs, reward)
             for index in dones.nonzero()[0]:
                 answers.check_terminal_observation(infos[index].get("terminal_observation"), int(index))
-        super()._store_transition(replay_buffer, buffer_action, new_obs, *rest)
+        super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
         if self.exploration_noise is not None and dones.any():
             self.exploration_noise.restart(th.as_tensor(dones, dtype=th.bool, device=self.device))

@@ -14,7 +14,6 @@ from sb3_dqs.checks import InputError
 from sb3_dqs.replay import fit_parts
 from sb3_dqs.settings import COPIES, check_batch_size, settle, without_sde
 from sb3_dqs.signatures import ArgumentError, arguments_of, check_argument_names, settings_of, takes_any
-from sb3_dqs.temperature import cooled_share
 
 if TYPE_CHECKING:
     from sb3_dqs.dqs import DQS
@@ -54,9 +53,10 @@ class LiveSettings:
 
     def __setattr__(self, name: str, value: Any) -> None:
         # a setting of a live model acts from now on, or raises; a property of a subclass sees to that itself
-        is_setting = name in settings_of(type(self))  # type: ignore[arg-type]
-        is_setting &= not inspect.isdatadescriptor(getattr(type(self), name, None))
-        if self.__dict__.get("_is_set_up") and is_setting:
+        is_setting = name in settings_of(type(self)) and not inspect.isdatadescriptor(  # type: ignore[arg-type]
+            getattr(type(self), name, None)
+        )
+        if is_setting and self.__dict__.get("_is_set_up"):
             change(self, name, value)  # type: ignore[arg-type]
         else:
             super().__setattr__(name, value)
@@ -126,7 +126,7 @@ def _let_act(model: "DQS", name: str) -> None:
     elif name == "cooling_updates":
         # by updates alone: the run that was going on has been asked for with another pace
         model.steps_in_run = 0
-        model.cooled_share = cooled_share(model._n_updates, model.cooling_updates, steps_done=0, steps_in_run=0)
+        model.cooled_share = model._cooled_share_by_now()
         model.thermostat.start_update(model.cooled_share)
     elif name == "batch_size":
         check_batch_size(model)

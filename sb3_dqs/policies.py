@@ -157,7 +157,7 @@ class DiffusionActor(BoundedPolicy):
         self.refiner = None if self.refiner_class is None else self.refiner_class(*shape, **refiner_kwargs)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
-        return super()._get_constructor_parameters() | _arguments_of(DiffusionActor, self)
+        return _arguments_of(DiffusionActor, self)
 
     @property
     def gives_candidates(self) -> bool:
@@ -398,8 +398,7 @@ class DiffusionPolicy(BoundedPolicy):
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         # dummy lr schedule, not needed for loading policy alone
-        given = {**_arguments_of(DiffusionPolicy, self), "lr_schedule": self._dummy_schedule}
-        return super()._get_constructor_parameters() | given
+        return {**_arguments_of(DiffusionPolicy, self), "lr_schedule": self._dummy_schedule}
 
     def _network_kwargs(self, net_arch: list[int]) -> dict[str, Any]:
         return {

@@ -35,6 +35,7 @@ def regression_points(
     :param next_actions: (batch, action_dim), in [-1, 1], of the policy at these
     :param n_points: number of points, at most that of the rows of the batch
     :param on_policy_share: share of fresh actions, in [0, 1]
+    :return: the points, fresh actions first
     """
     n_points = min(n_points, len(next_actions))
     n_on_policy = math.ceil(on_policy_share * n_points)

@@ -19,6 +19,11 @@ def check_replay_buffer_settings(model: "DQS") -> None:
     """
     if not isinstance(model.replay_buffer_kwargs, dict):
         raise InputError(f"replay_buffer_kwargs must be a dictionary, got {model.replay_buffer_kwargs!r}")
+    if model.optimize_memory_usage and model.replay_buffer_kwargs.get("handle_timeout_termination", True):
+        raise InputError(
+            "optimize_memory_usage=True cannot tell timeouts from ends; pass "
+            "replay_buffer_kwargs=dict(handle_timeout_termination=False) with it, or leave it out"
+        )
     chosen = model.replay_buffer_class
     if chosen is not None and not (isinstance(chosen, type) and issubclass(chosen, ReplayBuffer)):
         raise InputError(f"replay_buffer_class must be a ReplayBuffer of SB3 or None, got {chosen!r}")

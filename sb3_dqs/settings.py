@@ -10,12 +10,14 @@ from gymnasium import spaces
 from gymnasium.vector.utils import create_empty_array
 from sb3_contrib.common.torch_layers import BatchRenorm
 from stable_baselines3.common.noise import ActionNoise
+from stable_baselines3.common.type_aliases import TrainFreq
 
 from sb3_dqs.checks import (
     InputError,
     SpaceError,
     as_integer,
     check_choice,
+    check_not_negative,
     check_positive,
     check_share,
     hint_at_text,
@@ -142,7 +144,7 @@ def settle(model: "DQS") -> None:
     _check_numbers(model)
     _check_temperature(model)
     check_replay_buffer_settings(model)
-    if not isinstance(model.component_kwargs or {}, dict):
+    if not isinstance(model.component_kwargs, dict | None):
         keys = list(model.components)
         raise InputError(f"component_kwargs must be a dictionary, got {model.component_kwargs!r}; its keys are {keys}")
     for component in model.component_kwargs or {}:
@@ -161,6 +163,8 @@ def check_action_space(space: spaces.Space) -> None:
             f"DQS needs actions of a floating-point type, got {space}: the replay buffer would round actions, which are "
             "scaled to [-1, 1], to whole numbers; round in an action wrapper whose action space has dtype float32"
         )
+    if not space.low.size:
+        raise SpaceError(f"DQS needs actions of at least one coordinate, got {space}; there is nothing to learn")
     with np.errstate(over="ignore"):
         widths = space.high - space.low
     bad = np.argwhere(~np.isfinite(widths) | (widths <= 0))
@@ -267,20 +271,12 @@ def _check_numbers(model: "DQS") -> None:
     check_share("actor_tau", model.actor_tau, "1 lets predict() ask the actor itself")
     _check_learning_rate(model.learning_rate)
     check_positive("actor_learning_rate_factor", model.actor_learning_rate_factor, "1 gives both the same rate")
-    correlation_time = model.exploration_correlation_time
-    if not is_finite_number(correlation_time) or correlation_time < 0:
-        raise InputError(
-            f"exploration_correlation_time must be a finite number of steps >= 0, got {correlation_time!r}; "
-            f"{hint_at_text(correlation_time)}0 explores without correlation"
-        )
+    check_not_negative(
+        "exploration_correlation_time", model.exploration_correlation_time, "it is in steps; 0 explores without correlation"
+    )
     _check_train_freq(model)
     if model.action_noise is not None and not isinstance(model.action_noise, ActionNoise):
         raise InputError(f"action_noise must be an ActionNoise of SB3 or None, got {model.action_noise!r}")
-    if model.optimize_memory_usage and (model.replay_buffer_kwargs or {}).get("handle_timeout_termination", True):
-        raise InputError(
-            "optimize_memory_usage=True cannot tell timeouts from ends; pass "
-            "replay_buffer_kwargs=dict(handle_timeout_termination=False) with it, or leave it out"
-        )
 
 
 def _check_learning_rate(learning_rate: Any) -> None:
@@ -303,7 +299,8 @@ def _check_train_freq(model: "DQS") -> None:
         return
     if len(unit) > 1 or str(getattr(unit[0], "value", unit[0])) not in ("step", "episode"):
         raise InputError(f"train_freq must be a number, or a pair like (2, 'episode') or (5, 'step'), got {train_freq!r}")
-    model.__dict__["train_freq"] = type(train_freq)(*[frequency, *unit]) if hasattr(train_freq, "unit") else (frequency, *unit)
+    is_named = isinstance(train_freq, TrainFreq)
+    model.__dict__["train_freq"] = train_freq._replace(frequency=frequency) if is_named else (frequency, *unit)
 
 
 def _check_temperature(model: "DQS") -> None:

@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any
 
@@ -76,7 +76,7 @@ def keyword_arguments(constructor: type) -> tuple[dict[str, inspect.Parameter], 
     return known, takes_others
 
 
-def check_argument_names(algorithm: type, names: Any) -> None:
+def check_argument_names(algorithm: type, names: Iterable[str]) -> None:
     """
     :param algorithm: DQS or a subclass
     :param names: of arguments that are about to be passed to its constructor or to ``load``

@@ -8,7 +8,7 @@ import torch as th
 from stable_baselines3.common.utils import FloatSchedule
 from torch import nn
 
-from sb3_dqs.checks import InputError, as_integer, check_positive, check_share, hint_at_text, is_finite_number
+from sb3_dqs.checks import InputError, check_positive, check_share, hint_at_text, is_finite_number
 
 # What ``target_entropy="auto"`` stands for, nats per action dimension; it is also SAC's
 AUTO_ENTROPY_PER_DIMENSION = -1.0
@@ -49,9 +49,7 @@ class LogLinearSchedule:
     def __init__(self, initial: float, final: float, end_fraction: float = 1.0):
         for name, value in (("initial", initial), ("final", final)):
             check_positive(name, value, "temperatures are in units of Q; 0.05 is the published constant")
-        check_positive("end_fraction", end_fraction, "1.0 anneals until the end")
-        if end_fraction > 1:
-            raise InputError(f"end_fraction must be in (0, 1], got {end_fraction!r}; 1.0 anneals until the end")
+        check_share("end_fraction", end_fraction, "1.0 anneals until the end")
         self.initial, self.final, self.end_fraction = initial, final, end_fraction
 
     def __call__(self, progress_remaining: float) -> float:
@@ -109,9 +107,13 @@ class Temperature(nn.Module):
         Renew the running means: plain over the first 1 / ``measurement_rate`` measurements, then exponential.
 
         :param measures: name -> scalar; those in ``MEASURED`` are read, and others left alone
+        :raises ValueError: if one of ``MEASURED`` is missing
         """
-        if not set(MEASURED) <= set(measures):
-            return
+        if missing := set(MEASURED) - set(measures):
+            raise InputError(
+                f"temperature='auto' follows {sorted(missing)}, which the actor's regressions do not measure; let them, as "
+                "those of DiffusionActor.regress do, or choose a number for temperature"
+            )
         self.n_measurements += 1
         rate = (1 / self.n_measurements).clamp(min=self._rate())
         for name in MEASURED:
@@ -151,12 +153,8 @@ class ScheduledTemperature(Temperature):
 
     def __init__(self, schedule: Any, measurement_rate: float = 0.01):
         super().__init__(measurement_rate)
-        greedy = "for near-greedy actions use a small value such as 0.01"
-        if not callable(schedule):
-            check_positive("temperature", schedule, greedy)
-        else:
-            for progress_remaining in (1.0, 0.0):
-                check_positive("temperature", schedule(progress_remaining), greedy)
+        for temperature in (schedule(1.0), schedule(0.0)) if callable(schedule) else (schedule,):
+            check_positive("temperature", temperature, "for near-greedy actions use a small value such as 0.01")
         self.schedule = FloatSchedule(schedule if callable(schedule) else float(schedule))
         # not saved: it follows from the schedule
         self.register_buffer("scheduled", th.tensor(self.schedule(1.0)), persistent=False)
@@ -164,6 +162,11 @@ class ScheduledTemperature(Temperature):
     @property
     def value(self) -> th.Tensor:
         return self.scheduled
+
+    def observe(self, measures: Mapping[str, th.Tensor]) -> None:
+        """As :meth:`Temperature.observe`; without effect where the actor measures less, as the published one does."""
+        if set(MEASURED) <= set(measures):
+            super().observe(measures)
 
     def start_round(self, progress_remaining: float) -> None:
         """
@@ -226,13 +229,15 @@ class AutomaticTemperature(Temperature):
         measurement_rate: float = 0.01,
     ):
         super().__init__(measurement_rate)
-        action_dim = as_integer("action_dim", action_dim, 1, "it is the size of the action")
         self.final_target = checked_target_entropy(target_entropy, action_dim, entropy_range) / action_dim
         check_positive("initial", initial, "3.0 starts with a nearly uniform policy")
         if initial > HOTTEST:
             raise InputError(f"initial must be at most {HOTTEST}, got {initial!r}; 3.0 starts with a nearly uniform policy")
         if not is_finite_number(hot_entropy) or hot_entropy >= UNIFORM_ENTROPY:
-            raise InputError(f"hot_entropy must be a number < 0.69 nats, the entropy of uniform actions, got {hot_entropy!r}")
+            raise InputError(
+                f"hot_entropy must be a number < 0.69 nats, that of uniform actions, got {hot_entropy!r}; "
+                f"{hint_at_text(hot_entropy)}0.65 starts with nearly uniform ones"
+            )
         check_positive("gain", gain, "it is the change of the log temperature per nat and update of the actor")
         check_positive("max_step", max_step, "it is the largest change of the log temperature per update of the actor")
         check_positive("cooling_range", cooling_range, "it is how far the log temperature may fall during the cooling")

@@ -11,6 +11,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 
 from sb3_dqs import DQS, LogLinearSchedule, PaperDQS
+from sb3_dqs.checks import InputError
 from sb3_dqs.temperature import AutomaticTemperature, ScheduledTemperature, cooled_share
 from tests.conftest import SMALL, SMALL_PAPER, RandomEnv
 
@@ -325,6 +326,14 @@ def test_measures_of_the_published_algorithm_leave_the_running_means_alone():
     thermostat.observe({"effective_sample_size": th.tensor(3.0)})
     assert thermostat.n_measurements.item() == 0
     assert set(thermostat.logged()) == {"temperature"}
+
+
+def test_an_automatic_temperature_does_not_follow_what_was_not_measured():
+    thermostat = both_kinds()[0]
+    before = thermostat.value.item()
+    with pytest.raises(InputError, match=r"follows \['policy_entropy'\], which the actor's regressions do not measure"):
+        thermostat.observe({"q_spread": th.tensor(1.0), "entropy": th.tensor(0.0)})
+    assert thermostat.value.item() == before
 
 
 def test_a_scheduled_temperature_is_where_the_schedule_is():

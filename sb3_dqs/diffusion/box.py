@@ -130,10 +130,11 @@ class BoxDiffusion(nn.Module):
         callback: PassCallback | None = None,
     ) -> th.Tensor:
         def box_denoiser(noisy_actions: th.Tensor, sigma: float) -> th.Tensor:
+            if callback is not None:
+                callback(noisy_actions)
             return denoise(noisy_actions, sigma).clamp_(-1.0, 1.0)
 
-        noisy_actions = self.sigma_max * start_noise
-        return dpm_solver_pp_2m(box_denoiser, noisy_actions, sigmas, recentre=True, callback=callback)
+        return dpm_solver_pp_2m(box_denoiser, self.sigma_max * start_noise, sigmas, recentre=True)
 
     def draw_noise(self, actions: th.Tensor) -> BoxNoise:
         """
@@ -199,9 +200,11 @@ class BoxDiffusion(nn.Module):
         loss = ((denoised_actions - posterior.mean) ** 2 / self.denoiser.c_out(sigma) ** 2).mean()
 
         drawn = slice(0, n_on_policy)
-        noise_range, action_dim = (self.sigma_min, self.sigma_max), actions.shape[1]
+        action_dim = actions.shape[1]
         with th.no_grad():
-            entropy = boltzmann_entropy(posterior.squared_error[drawn], sigma[drawn], noise_range, action_dim)
+            entropy = boltzmann_entropy(
+                posterior.squared_error[drawn], sigma[drawn], self.sigma_min, self.sigma_max, action_dim
+            )
             # half the mean squared difference of two independent draws is the variance
             first_q_values, second_q_values = q_fn(noise.uniform_actions)
             q_variance = (first_q_values - second_q_values).square().mean() / 2

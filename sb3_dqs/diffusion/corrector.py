@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch as th
 from torch.nn import functional as F
 
-from sb3_dqs.checks import InputError, as_integer, check_positive, is_finite_number
+from sb3_dqs.checks import InputError, as_integer, check_positive, hint_at_text, is_finite_number
 from sb3_dqs.diffusion.choice import choose
 from sb3_dqs.diffusion.estimators import QFunction, q_values_and_gradients
 from sb3_dqs.diffusion.reflection import reflect, reflected_normal_log_density
@@ -26,7 +26,8 @@ class CorrectorNoise(NamedTuple):
     """
     What one round draws.
 
-    :param noise: (1 + n_proposals, batch, action_dim), standard normal
+    :param noise: (n_rows, batch, action_dim), standard normal: of the noisy action, then of the proposals, one row more where
+        some are guided
     :param uniforms: (batch,), uniform in [0, 1], for the choice
     """
 
@@ -142,7 +143,9 @@ class Corrector:
             check_positive("each of the corrector's sigmas", sigma, "the action box has half-width 1")
         self.sigmas = tuple(float(sigma) for sigma in sigmas)
         if not is_finite_number(guided_share) or not 0 <= guided_share <= 1:
-            raise InputError(f"guided_share must be in [0, 1], got {guided_share!r}; 0 needs no gradient of Q")
+            raise InputError(
+                f"guided_share must be in [0, 1], got {guided_share!r}; {hint_at_text(guided_share)}0 needs no gradient"
+            )
         self.n_guided = round(guided_share * self.n_proposals)
         if self.n_proposals and guided_share > 0 and not self.n_guided:
             raise InputError(

@@ -12,18 +12,18 @@ import torch as th
 
 
 def boltzmann_entropy(
-    squared_errors: th.Tensor, sigma: th.Tensor, noise_range: tuple[float, float], action_dim: int
+    squared_errors: th.Tensor, sigma: th.Tensor, sigma_min: float, sigma_max: float, action_dim: int
 ) -> th.Tensor:
     """
     Mean differential entropy of the Boltzmann law that the posteriors belong to, smoothed by the smallest noise.
 
     :param squared_errors: (batch, 1), E |a - E[a | x]|^2 under the posterior p(a | x), at noisy actions x of the law itself
     :param sigma: (batch, 1), stratified log-uniform over the noise range, action units
-    :param noise_range: smallest and largest sigma, the ends of the integral, action units
+    :param sigma_min: smallest sigma of the noise range, the lower end of the integral, action units
+    :param sigma_max: largest one, the upper end
     :param action_dim: size of the action
     :return: scalar, nats, for the whole action vector; ln 2 per dimension for a uniform law on [-1, 1]
     """
-    sigma_min, sigma_max = noise_range
     # At large sigma the denoiser knows little more than the mean, so its squared error is the variance of the actions
     noisiest = sigma >= sigma.max() / 2
     action_variance = (squared_errors * noisiest).sum() / noisiest.sum() / action_dim

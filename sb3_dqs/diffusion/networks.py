@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, TypeGuard, TypeVar
 
 import torch as th
 from torch import nn
@@ -89,8 +89,15 @@ def has_plain_first_layer(network: nn.Module) -> bool:
     :return: whether its first layer may be computed in parts, by its weights: it is an ``nn.Linear``, not quantised, and
         without hooks, as pruning and spectral norm have them
     """
-    first_layer = next(network.children())
-    return type(first_layer) is nn.Linear and not has_hooks(first_layer) and not has_hooks(network)
+    if not is_plain_sequential(network):
+        return False
+    first_layer = next(iter(network), None)
+    return type(first_layer) is nn.Linear and not has_hooks(first_layer)
+
+
+def is_plain_sequential(network: nn.Module) -> TypeGuard[nn.Sequential]:
+    """Whether calling the network does no more than calling its modules, one after the other."""
+    return type(network) is nn.Sequential and not has_hooks(network)
 
 
 def _concatenated(*parts: th.Tensor) -> th.Tensor:
@@ -98,13 +105,13 @@ def _concatenated(*parts: th.Tensor) -> th.Tensor:
     return th.cat([part.expand(*shape, -1) for part in parts], dim=-1)
 
 
-def repeat_features(features: th.Tensor, n: int) -> th.Tensor:
+def repeat_rows(values: th.Tensor, n: int) -> th.Tensor:
     """
-    :param features: (batch, features_dim)
+    :param values: (batch, ...)
     :param n: number of copies
-    :return: (n * batch, features_dim), all first ones first
+    :return: (n * batch, ...): the whole batch, n times over
     """
-    return features.expand(n, -1, -1).flatten(end_dim=1)
+    return values.expand(n, *values.shape).flatten(end_dim=1)
 
 
 def apply_modules(modules: Iterable[Callable[[th.Tensor], th.Tensor]], hidden: th.Tensor) -> th.Tensor:
@@ -265,11 +272,11 @@ class PreconditionedDenoiser(nn.Module):
 
         :param features: (batch, features_dim)
         :param n_samples: of each observation
-        :return: the denoiser of these observations: maps noisy actions (n_samples * batch, action_dim), all observations'
-            first ones first, and one of the levels to E[a | x], of the same shape
+        :return: the denoiser of these observations: maps noisy actions (n_samples * batch, action_dim), the whole
+            batch n_samples times over, and one of the levels to E[a | x], of the same shape
         """
         if not has_plain_first_layer(self.network):
-            denoise_at = self.condition(repeat_features(features, n_samples))
+            denoise_at = self.condition(repeat_rows(features, n_samples))
             return lambda noisy_actions, sigma: denoise_at(noisy_actions, noisy_actions.new_full((1, 1), sigma))
         features_part, rest_weight, later_modules = FirstLayer.of(self.network, features)
         later_layers = [without_bookkeeping(module) for module in later_modules]
@@ -283,7 +290,7 @@ class PreconditionedDenoiser(nn.Module):
         def denoise(noisy_actions: th.Tensor, sigma: float) -> th.Tensor:
             constant_part, uniform_denoiser = at_level[sigma]
             if n_samples > 1:
-                constant_part = constant_part.expand(n_samples, -1, -1).flatten(end_dim=1)
+                constant_part = repeat_rows(constant_part, n_samples)
             hidden = th.addmm(constant_part, noisy_actions, action_weight, alpha=self.c_in(sigma))
             output = apply_modules(later_layers, hidden)
             return uniform_denoiser(noisy_actions, operations).add_(output, alpha=self.c_out(sigma))

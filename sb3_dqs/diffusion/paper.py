@@ -6,9 +6,9 @@ from typing import NamedTuple
 import torch as th
 from torch import nn
 
-from sb3_dqs.checks import InputError, as_integer, check_choice, check_sigma_range, is_finite_number
+from sb3_dqs.checks import as_integer, check_choice, check_not_negative, check_sigma_range
 from sb3_dqs.diffusion.estimators import QFunction, Regression, smoothed_score
-from sb3_dqs.diffusion.networks import ScoreNetwork
+from sb3_dqs.diffusion.networks import ScoreNetwork, repeat_rows
 from sb3_dqs.diffusion.noise import GeometricNoise
 from sb3_dqs.diffusion.samplers import PassCallback, euler_maruyama
 
@@ -69,10 +69,7 @@ class PaperDiffusion(nn.Module):
         self.n_score_samples = as_integer("n_score_samples", n_score_samples, 2, "1000 is the published number")
         check_sigma_range(sigma_min, sigma_max)
         check_choice("squash", squash, ["tanh", "clip"])
-        if not is_finite_number(loss_weight_offset) or loss_weight_offset < 0:
-            raise InputError(
-                f"loss_weight_offset must be a number >= 0, got {loss_weight_offset!r}; 1e-3 is the published value"
-            )
+        check_not_negative("loss_weight_offset", loss_weight_offset, "1e-3 is the published value")
         self.squash = squash
         self.loss_weight_offset = loss_weight_offset
         self.process = GeometricNoise(sigma_min, sigma_max)
@@ -101,10 +98,12 @@ class PaperDiffusion(nn.Module):
         score = self.score_network.condition(features, self.temperature)
 
         def score_fn(noisy_actions: th.Tensor, time: float) -> th.Tensor:
+            if callback is not None:
+                callback(noisy_actions)
             return score(noisy_actions, noisy_actions.new_full((1, 1), time))
 
         noisy_actions = self.start_sigma * start_noise
-        actions = euler_maruyama(score_fn, noisy_actions, self.process, self.n_diffusion_steps, step_noise, callback)
+        actions = euler_maruyama(score_fn, noisy_actions, self.process, self.n_diffusion_steps, step_noise)
         return actions.tanh() if self.squash == "tanh" else actions.clamp(-1.0, 1.0)
 
     def sample_candidates(self, features: th.Tensor, start_noise: th.Tensor) -> th.Tensor:
@@ -115,7 +114,7 @@ class PaperDiffusion(nn.Module):
         :param start_noise: (n, batch, action_dim), standard normal
         :return: (n, batch, action_dim), in [-1, 1]
         """
-        repeated = features.expand(*start_noise.shape[:2], -1).flatten(end_dim=1)
+        repeated = repeat_rows(features, start_noise.shape[0])
         return self.sample_actions(repeated, start_noise.flatten(end_dim=1)).view(start_noise.shape)
 
     def draw_noise(self, actions: th.Tensor) -> PaperNoise:

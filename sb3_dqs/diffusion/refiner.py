@@ -21,7 +21,7 @@ from sb3_dqs.diffusion.networks import (
     apply_modules,
     has_plain_first_layer,
     mlp,
-    repeat_features,
+    repeat_rows,
     without_bookkeeping,
 )
 from sb3_dqs.diffusion.reflection import reflect, reflected_normal_log_density
@@ -117,7 +117,7 @@ class Refiner(nn.Module):
         :return: (n, batch, action_dim), in [-1, 1], the middle of what each of the actions themselves stands for
         """
         if not has_plain_first_layer(self.network):
-            middle, _ = self(repeat_features(features, actions.shape[0]), actions.flatten(end_dim=1))
+            middle, _ = self(repeat_rows(features, actions.shape[0]), actions.flatten(end_dim=1))
             return middle.view(actions.shape)
         # condition_on_first_input() in rows and without bookkeeping, which takes a twentieth off the time of an action
         first_layer = FirstLayer.of(self.network, features)
@@ -146,7 +146,7 @@ class Refiner(nn.Module):
             noise around the sample itself
         """
         fitted, kept = actions.tensor_split([len(actions) - int(DEFENSIVE_SHARE * len(actions))])
-        repeated = repeat_features(features, len(fitted))
+        repeated = repeat_rows(features, len(fitted))
         mean, std = (values.view_as(fitted) for values in self(repeated, fitted.flatten(end_dim=1)))
         means, stds = th.cat([mean, kept]), th.cat([std, th.full_like(kept, self.sigma)])
         return Candidates(reflect(th.addcmul(means, stds, noise)), means, stds)

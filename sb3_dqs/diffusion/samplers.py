@@ -18,7 +18,6 @@ def dpm_solver_pp_2m(
     sigmas: Sequence[float],
     order: int = 2,
     recentre: bool = False,
-    callback: PassCallback | None = None,
 ) -> th.Tensor:
     """
     Solve the probability-flow ODE of x = a + sigma * noise with the multistep DPM-Solver++.
@@ -35,11 +34,8 @@ def dpm_solver_pp_2m(
     :param recentre: the noisy actions are noise around 0: move them by the first denoised actions, which at a large sigma
         are the mean of the law, at no further network pass. Noise around 0 instead shifts the sampled law by its standard
         deviation times its mean over sigma.
-    :param callback: called with the noisy actions before each network pass
     :return: (..., action_dim), a value of the denoiser: where that is inside the box, so is the result
     """
-    if callback is not None:
-        callback(noisy_actions)
     denoised = denoiser(noisy_actions, sigmas[0])
     if recentre:
         noisy_actions = noisy_actions + denoised
@@ -51,8 +47,6 @@ def dpm_solver_pp_2m(
             extrapolated = th.lerp(previous_denoised, denoised, 1 + log_step / previous_log_step / 2)
         noisy_actions = th.lerp(extrapolated, noisy_actions, next_sigma / sigma)
         previous_denoised, previous_log_step = denoised, log_step
-        if callback is not None:
-            callback(noisy_actions)
         denoised = denoiser(noisy_actions, next_sigma)
     return denoised
 
@@ -63,7 +57,6 @@ def euler_maruyama(
     process: GeometricNoise,
     n_steps: int,
     noise: th.Tensor | None = None,
-    callback: PassCallback | None = None,
 ) -> th.Tensor:
     """
     Integrate the reverse-time SDE from time 1 to 0: x <- x + g^2 score dt + g sqrt(dt) noise.
@@ -76,15 +69,12 @@ def euler_maruyama(
     :param process: the noise process
     :param n_steps: number of equal steps of time, >= 1
     :param noise: (n_steps, batch, action_dim), standard normal, or None for the published evaluation mode
-    :param callback: called with the noisy actions before each network pass
     :return: (batch, action_dim), not confined to the box
     """
     time_step = 1 / n_steps
     for step in range(n_steps):
         time = 1 - step * time_step
         coefficient = process.diffusion_coefficient(time)
-        if callback is not None:
-            callback(noisy_actions)
         noisy_actions = noisy_actions + coefficient**2 * time_step * score_fn(noisy_actions, time)
         if noise is not None:
             noisy_actions = noisy_actions + coefficient * math.sqrt(time_step) * noise[step]

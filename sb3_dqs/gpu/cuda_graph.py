@@ -9,7 +9,7 @@ import torch as th
 from stable_baselines3.common.type_aliases import TensorDict
 
 from sb3_dqs.critics import Batch
-from sb3_dqs.dqs import DQS, Figures
+from sb3_dqs.dqs import DQS, Scalars
 from sb3_dqs.extras import install_command
 from sb3_dqs.signatures import settings_of
 
@@ -42,7 +42,7 @@ class CudaGraphDQS(DQS):
 
     def _forget_recordings(self) -> None:
         # (actor is updated, size of the batch) -> update of such batches
-        self._recordings: dict[tuple[bool, int], Callable[[Batch], Figures]] = {}
+        self._recordings: dict[tuple[bool, int], Callable[[Batch], Scalars]] = {}
 
     def _setup_model(self) -> None:
         super()._setup_model()
@@ -53,7 +53,7 @@ class CudaGraphDQS(DQS):
             warnings.warn(f"{type(self).__name__} records nothing on {self.device}: updates run as those of DQS", stacklevel=4)
         return super()._setup_learn(*args, **kwargs)
 
-    def _update(self, batch: Batch, is_actor_update: bool) -> Figures:
+    def _update(self, batch: Batch, is_actor_update: bool) -> Scalars:
         if not self.is_recorded:
             return super()._update(batch, is_actor_update)
         self._hold_learning_rates()
@@ -68,7 +68,7 @@ class CudaGraphDQS(DQS):
                 f"extractor or sb3-contrib's BatchRenorm in a critic, cannot be recorded: then use DQS. {error}"
             ) from error
 
-    def _record(self, update: Callable[[Batch], Figures]) -> Callable[[Batch], Figures]:
+    def _record(self, update: Callable[[Batch], Scalars]) -> Callable[[Batch], Scalars]:
         # Not a recorder of our own: this one has run on GPUs, with updates of SAC and TD3 (LeanRL). It makes the host wait
         # before each replay, which acting does in any case. torch.compile(mode="reduce-overhead") cuts this update into 17
         # graphs (PyTorch 2.13), at zero_grad, at the gradients of Q in the actions and at fused optimisers.

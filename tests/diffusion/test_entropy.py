@@ -62,7 +62,7 @@ def boltzmann_estimates(log_density, action_dim, n_samples=8):
         guide = Guide(th.stack([guide.mean[i] for guide in guides]), th.stack([guide.sigma[i] for guide in guides]))
         q_fn = truth.product_q_fn(log_density)
         squared_error = box_posterior_mean(q_fn, noisy[:, i], sigma, 1.0, uniforms, "value", guide).squared_error
-        estimates.append(boltzmann_entropy(squared_error, sigma, NOISE_RANGE, action_dim))
+        estimates.append(boltzmann_entropy(squared_error, sigma, *NOISE_RANGE, action_dim))
     return th.stack(estimates) / action_dim
 
 

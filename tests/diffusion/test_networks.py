@@ -16,6 +16,7 @@ from sb3_dqs.diffusion.networks import (
     condition_on_first_input,
     mlp,
 )
+from sb3_dqs.diffusion.proposals import truncated_normal_mean
 from sb3_dqs.diffusion.refiner import Refiner
 
 
@@ -146,6 +147,48 @@ def test_normalised_features_ignore_shift_and_scale_and_stay_finite_where_they_w
     constant.observe(th.ones(8, 1))
     # clipped at 10 standard deviations
     assert constant(th.tensor([[1.0], [2.0], [-1e30]])).flatten().tolist() == [0.0, 10.0, -10.0]
+
+
+class Residual(nn.Module):
+    """A network of a user's, which does more than to call its modules one after the other."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.first, self.rest = network[0], network[1:]
+
+    def forward(self, values):
+        hidden = self.first(values)
+        return self.rest(hidden) + hidden[..., :1]
+
+
+@pytest.mark.parametrize("network", [nn.Identity(), nn.Sequential(), Residual(mlp(5, 1, [8], nn.ReLU))])
+def test_networks_of_another_kind_are_called(network):
+    features, actions = th.randn(4, 3), th.randn(7, 4, 2)
+    expected = network(th.cat([features.expand(7, 4, 3), actions], dim=-1))
+    assert th.equal(condition_on_first_input(network, features)(actions), expected)
+
+
+@pytest.mark.parametrize("n_passes", ["one", "several"])
+def test_a_residual_network_in_place_of_that_of_a_part_is_called(n_passes):
+    part = denoiser(levels=[3.0, 0.4])
+    part.network = Residual(part.network)
+    features, noisy_actions, sigma = th.randn(4, 3), th.randn(4, 2), th.full((1, 1), 0.4)
+    expected = part.condition(features)(noisy_actions, sigma)
+    if n_passes == "one":
+        inputs = [features, part.c_in(sigma) * noisy_actions, part.embed(sigma).expand(4, -1)]
+        output = part.c_out(sigma) * part.network(th.cat(inputs, dim=-1))
+        found = output + truncated_normal_mean(noisy_actions, sigma)
+    else:
+        found = part.condition_on_levels(features)(noisy_actions, 0.4)
+    th.testing.assert_close(found, expected)
+
+
+def test_the_middle_of_a_residual_refiner_is_that_of_its_fit():
+    refiner = Refiner(3, 2, [8], nn.ReLU)
+    refiner.network = Residual(refiner.network)
+    features, actions = th.randn(4, 3), th.rand(5, 4, 2) * 2 - 1
+    middles, _ = refiner(features.repeat(5, 1), actions.flatten(end_dim=1))
+    th.testing.assert_close(refiner.middles(features, actions), middles.view_as(actions))
 
 
 def edited(kind):
