@@ -11,7 +11,7 @@ PIP_INSTALL := pip install --quiet --disable-pip-version-check
 LOWEST_TORCH ?= 2.8.0
 LOWEST := .venv-lowest
 
-.PHONY: train agents pictures test test-integration test-lowest dist benchmark-smoke lint format check-format type check-codestyle commit-checks docs citation clean
+.PHONY: train agents pictures test test-integration test-lowest dist benchmark-smoke lint format type check-codestyle commit-checks docs citation clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

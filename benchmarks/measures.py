@@ -111,7 +111,7 @@ def measures_from_the_centre(model: BaseAlgorithm, env: gym.Env, seed: int) -> d
     envs = [gym.make(env.spec) for _ in range(N_CENTRE_EPISODES)]
     goals = goals_of(roll_out(model, envs, seed, deterministic=False, options={"start": (0.0, 0.0)}), envs[0])
     assert goals is not None
-    return {"success, exact centre": goals.success, "goal entropy, exact centre": goals.entropy}
+    return {"success, exact centre": goals.success, "goal entropy, exact centre": goals.goal_entropy}
 
 
 def favourite_goal(episodes: Sequence[Episode], env: gym.Env) -> int:

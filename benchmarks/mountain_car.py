@@ -16,10 +16,10 @@ from typing import Any
 
 import torch as th
 
-from benchmarks.plan import default_of
 from sb3_dqs import DQS
 from sb3_dqs.diffusion.proposals import TruncatedNormal
 from sb3_dqs.exploration import CorrelatedNoise
+from sb3_dqs.signatures import default_of
 from sb3_dqs.temperature import UNIFORM_ENTROPY, AutomaticTemperature, cooled_share
 
 CORRELATION_TIME: float = default_of(DQS, "exploration_correlation_time")

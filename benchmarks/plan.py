@@ -1,7 +1,6 @@
 """Which runs does a tier hold? Algorithms x environments x seeds of a YAML, each run with a key that names its settings."""
 
 import hashlib
-import inspect
 import json
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field
@@ -20,6 +19,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from sb3_dqs import DQS, PaperDQS
 from sb3_dqs.checks import as_integer, check_choice
 from sb3_dqs.diffusion.corrector import Corrector
+from sb3_dqs.signatures import default_of, keyword_arguments
 from sb3_dqs.temperature import AutomaticTemperature, ScheduledTemperature
 
 TIERS = Path(__file__).parent / "tiers"
@@ -31,7 +31,6 @@ CLASSES: dict[str, type[OffPolicyAlgorithm]] = {
     "TQC": TQC,
     "CrossQ": CrossQ,
 }
-ALGORITHMS = tuple(CLASSES)
 
 # Arguments of a class that its course of training does not depend on
 WITHOUT_EFFECT = ("verbose", "tensorboard_log", "device", "seed", "stats_window_size", "_init_setup_model")
@@ -61,7 +60,7 @@ class Run:
     Everything that a result depends on, except for code and versions, which the result names.
 
     :param algorithm: name in the tier
-    :param class_name: one of ``ALGORITHMS``
+    :param class_name: one of ``CLASSES``
     :param settings: keyword arguments of the class
     :param environment: name in the tier
     :param env_spec: ``id``, ``kwargs``, ``wrappers`` (of ``gymnasium.wrappers``), ``imports`` (modules that register it) and
@@ -86,7 +85,7 @@ class Run:
     steps: int
     evaluation: dict[str, Any]
     defaults: dict[str, Any] = field(default_factory=dict)
-    protocol: int = field(default=PROTOCOL)
+    protocol: int = PROTOCOL
 
     @property
     def key(self) -> str:
@@ -186,7 +185,7 @@ def load_tier(name_or_path: str) -> Tier:
     runs = []
     for algorithm, entry in content["algorithms"].items():
         _check_keys(f"algorithm {algorithm!r}", entry, ALGORITHM_KEYS)
-        check_choice(f"class of algorithm {algorithm!r}", entry["class"], ALGORITHMS)
+        check_choice(f"class of algorithm {algorithm!r}", entry["class"], CLASSES)
         for environment in entry.get("environments", content["environments"]):
             check_choice(f"environment of algorithm {algorithm!r}", environment, content["environments"])
             environment_entry = content["environments"][environment]
@@ -216,19 +215,27 @@ def _run(content: dict[str, Any], algorithm: str, environment: str, seed: int) -
     class_name = algorithm_entry["class"]
     # what the environment asks of all, then of this class; the algorithm has the last word
     settings_of = environment_entry.get("settings", {})
-    _check_keys(f"settings of environment {environment!r}", settings_of, ("all", *ALGORITHMS))
+    _check_keys(f"settings of environment {environment!r}", settings_of, ("all", *CLASSES))
     settings = {**settings_of.get("all", {}), **settings_of.get(class_name, {}), **algorithm_entry.get("settings", {})}
     evaluation = {**EVALUATION, **content.get("evaluation", {}), **environment_entry.get("evaluation", {})}
     _check_keys("evaluation", evaluation, tuple(EVALUATION))
-    _check_keys("move_favourite", environment_entry.get("move_favourite", {}), MOVE_KEYS)
+    move = environment_entry.get("move_favourite", {})
+    _check_keys("move_favourite", move, MOVE_KEYS)
+    if move and (missing := set(MOVE_KEYS) - set(move)):
+        raise ValueError(f"environment {environment!r}: move_favourite must hold {sorted(missing)} too")
     where = f"environment {environment!r}: n_envs"
     n_envs = as_integer(where, environment_entry.get("n_envs", 1), 1, "it is how many the agent acts in at once")
     counted = {"steps": environment_entry["steps"], "evaluation's every": evaluation["every"]}
-    if "move_favourite" in environment_entry:
-        counted["move_favourite's at"] = environment_entry["move_favourite"]["at"]
+    if move:
+        counted["move_favourite's at"] = move["at"]
     for name, n_steps in counted.items():
         if n_steps % n_envs:  # all environments take a step at once, so it would be stepped over
             raise ValueError(f"environment {environment!r}: {name} must be a multiple of n_envs, {n_envs}, got {n_steps}")
+    if move and (move["at"] % evaluation["every"] or not 0 < move["at"] < environment_entry["steps"]):
+        raise ValueError(
+            f"environment {environment!r}: move_favourite's at must be the step of an evaluation before the last, got "
+            f"{move['at']}"
+        )
     static = {"temperature": STATIC_TEMPERATURE} if "law" in environment_entry else {}
     return Run(
         algorithm=algorithm,
@@ -276,7 +283,7 @@ def default_settings(algorithm: type[OffPolicyAlgorithm], settings: dict[str, An
         "temperature": AutomaticTemperature if is_automatic else ScheduledTemperature,
     }
     # what the algorithm has an argument of its own for, it passes on
-    own, given = _parameters(algorithm), settings.get("component_kwargs", {})
+    own, given = keyword_arguments(algorithm)[0], settings.get("component_kwargs", {})
     if "n_corrector_proposals" in own:
         components["corrector"] = Corrector
     if policy.actor_class.refiner_class is not None:
@@ -288,32 +295,11 @@ def default_settings(algorithm: type[OffPolicyAlgorithm], settings: dict[str, An
     return defaults
 
 
-def default_of(constructor: type, name: str) -> Any:
-    """
-    :param constructor: a class
-    :param name: of one of its arguments
-    :return: the default in its signature
-    """
-    return _parameters(constructor)[name].default
-
-
-def _parameters(constructor: type) -> dict[str, inspect.Parameter]:
-    """Of ``__init__``, and of those of the bases as long as it passes on what it does not name."""
-    found: dict[str, inspect.Parameter] = {}
-    for base in constructor.__mro__:
-        # not of the class itself: Python would read the arguments of __new__
-        parameters = inspect.signature(base.__init__).parameters  # type: ignore[misc]
-        found = {**parameters, **found}
-        if not any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
-            break
-    return found
-
-
 def _defaults_of(constructor: type, given: Collection[str]) -> dict[str, Any]:
     return {
         name: _recordable(parameter.default)
-        for name, parameter in _parameters(constructor).items()
-        if parameter.default is not inspect.Parameter.empty and name not in (*WITHOUT_EFFECT, *given)
+        for name, parameter in keyword_arguments(constructor)[0].items()
+        if name not in (*WITHOUT_EFFECT, *given)
     }
 
 

@@ -81,7 +81,7 @@ def run_locally(runs: Sequence[Run], store: Store, n_jobs: int, device: str) -> 
     # the workers' libraries read these when they are imported
     os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
     commit = commit_of_code()
-    parallel = joblib.Parallel(n_jobs=n_jobs, return_as="generator_unordered", pre_dispatch=n_jobs, batch_size=1)
+    parallel = joblib.Parallel(n_jobs=n_jobs, return_as="generator_unordered", pre_dispatch="n_jobs", batch_size=1)
     yield from parallel(joblib.delayed(run_here)(run, store, device, commit) for run in runs)
 
 
@@ -186,18 +186,19 @@ def seconds_per_step(result: dict[str, Any]) -> float:
     return seconds / result["run"]["steps"]
 
 
-def outlook(runs: Sequence[Run], store: Store, n_jobs: int) -> str:
+def outlook(runs: Sequence[Run], store: Store, n_jobs: int | None) -> str:
     """
     :param runs: to do
     :param store: of finished results
-    :param n_jobs: runs at a time
+    :param n_jobs: runs at a time; None where that is not known
     :return: how many runs are left, and how many hours they will take
     """
     hours, unknown = hours_left(runs, store)
     n_unknown = sum(unknown.values())
     sentences = [f"{len(runs)} runs left"]
     if n_unknown < len(runs):
-        sentences.append(f"about {hours:.1f} hours of one process, {hours / n_jobs:.1f} with {n_jobs} at a time")
+        together = "" if n_jobs is None else f", {hours / n_jobs:.1f} with {n_jobs} at a time"
+        sentences.append(f"about {hours:.1f} hours of one process{together}")
     if unknown:
         pairs = ", ".join(f"{pair} ({n})" for pair, n in unknown.items())
         sentences.append(f"no estimate for {n_unknown} of them, without a finished run to judge by: {pairs}")
@@ -235,7 +236,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"{tier.name}: {len(runs)} runs, {len(runs) - len(to_do)} of them done; results in {store.folder}", flush=True)
     if not to_do:
         return 0
-    print(outlook(to_do, store, joblib.effective_n_jobs(options.jobs)), flush=True)
+    n_jobs = joblib.effective_n_jobs(options.jobs) if options.ray_address is None else None
+    print(outlook(to_do, store, n_jobs), flush=True)
     if options.ray_address is None:
         outcomes = run_locally(to_do, store, options.jobs, options.device)
     else:

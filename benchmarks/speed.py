@@ -41,12 +41,12 @@ from stable_baselines3 import SAC, TD3
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.sac import sac
 
-from benchmarks.plan import default_of
 from benchmarks.shapes import RandomEnv
 from benchmarks.train import commit_of_code, processor, versions
 from sb3_dqs import DQS, PaperDQS, critics
 from sb3_dqs.diffusion import box, choice, corrector
 from sb3_dqs.gpu import CudaGraphDQS, DeviceReplayBuffer
+from sb3_dqs.signatures import default_of
 
 matplotlib.use("Agg")
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import dataclasses
 import functools
 import hashlib
 import importlib
@@ -35,7 +36,6 @@ from benchmarks.store import Store, aside_of, write_whole
 from benchmarks.wrappers import ActionRepeat
 from sb3_dqs.inspection.evaluation import BANDWIDTH, N_DIRECTIONS, Episode, goals_of, roll_out
 from sb3_dqs.inspection.metrics import (
-    GoalStatistics,
     boltzmann_masses,
     maximum_mean_discrepancy,
     sliced_wasserstein_2,
@@ -52,7 +52,7 @@ TRAINING_CODE = (
     *("sb3_dqs/*.py", "sb3_dqs/diffusion/*.py", "sb3_dqs/envs/*.py", "sb3_dqs/envs/data/*.csv"),
     *("sb3_dqs/inspection/evaluation.py", "sb3_dqs/inspection/metrics.py"),
 )
-NOT_TRAINING_CODE = ("command_line.py", "version.py")
+NOT_TRAINING_CODE = ("__main__.py", "command_line.py", "extras.py", "usage.py", "version.py")
 
 # Of SB3: a longer buffer than the default would be another algorithm, one longer than the run only costs memory
 DEFAULT_BUFFER_SIZE = 1_000_000
@@ -227,7 +227,7 @@ class Evaluation(BaseCallback):
             "start_seed": EVALUATION_SEED,
             "deterministic": [round(episode.total_reward, 4) for episode in deterministic],
             "stochastic": [round(episode.total_reward, 4) for episode in self.last_episodes],
-            "goals": None if goals is None else recorded_goals(goals),
+            "goals": None if goals is None else dataclasses.asdict(goals),
             "logged": {k: float(v) for k, v in self.logger.name_to_value.items() if k.startswith("train/")},
         }
         run = self.run
@@ -238,16 +238,6 @@ class Evaluation(BaseCallback):
             flush=True,
         )
         return record
-
-
-def recorded_goals(goals: GoalStatistics) -> dict[str, Any]:
-    """Statistics of goals, as a record names them."""
-    return {
-        "success": goals.success,
-        "goals_reached": goals.goals_reached,
-        "goal_entropy": goals.entropy,
-        "goal_counts": goals.counts,
-    }
 
 
 class Checkpoints:

@@ -50,7 +50,10 @@ NO_EFFECT = {"temperature": 0.1, "target_entropy": -1.0}
         ({"policy_tau": 0.0}, r"policy_tau must be a number in \(0, 1\], got 0.0; 1 lets the policy follow the critic itself"),
         ({"tau": -0.1}, r"tau must be a number in \[0, 1\], got -0.1"),
         ({"cooling_updates": -1}, "cooling_updates must be an integer >= 0, got -1"),
-        ({"exploration_correlation_time": -1.0}, "exploration_correlation_time must be a finite number >= 0, got -1.0; it is in steps"),
+        (
+            {"exploration_correlation_time": -1.0},
+            "exploration_correlation_time must be a finite number >= 0, got -1.0; it is in steps",
+        ),
         ({"exploration_correlation_time": "white"}, "exploration_correlation_time must be .*got 'white'"),
         ({"n_score_samples": 15}, "n_score_samples must be even, got 15.* use 16"),
         ({"n_score_samples": 0}, "n_score_samples must be an integer >= 2, got 0"),

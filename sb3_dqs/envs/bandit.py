@@ -41,6 +41,12 @@ class Landscape:
         if len(self.weights) != len(self.centres) or not is_law or not math.isclose(sum(self.weights), 1):
             raise InputError(f"weights must be {len(self.centres)} numbers >= 0 that sum to 1, got {self.weights!r}")
         check_positive("width", self.width, "it is the standard deviation of a peak, on [-1, 1]")
+        farthest = np.abs(self.centres).max() + CONTEXT_SHIFT
+        if farthest > 1 + 3 * self.width:
+            raise InputError(
+                f"centres must lie in the box, or within 3 widths of it in every context, got {self.centres!r} of width "
+                f"{self.width}, which moves by {CONTEXT_SHIFT}; move them inwards"
+            )
         if not is_finite_number(self.background) or not 0 < self.background < 1:
             raise InputError(f"background must be a number in (0, 1), got {self.background!r}; 0.05 is the default")
 

@@ -22,7 +22,7 @@ from sb3_dqs.dqs import DQS
 OBSERVATIONS = "observations"
 
 # What pickle raises, by its documentation, where a file is cut short, none of its own, or names what is not installed
-UNREADABLE = (pickle.UnpicklingError, AttributeError, EOFError, ImportError, IndexError)
+UNREADABLE = (pickle.UnpicklingError, AttributeError, EOFError, ImportError, IndexError, ValueError)
 
 # Statistics, or the file that ``VecNormalize.save`` wrote, or none
 Statistics = VecNormalize | str | os.PathLike | Literal[False]
@@ -41,7 +41,7 @@ class DeployedPolicy(nn.Module):
         wrote; by default those of the environment of the model, if it has one with statistics
     :param channels_last: whether images are (batch, height, width, channels), or have the channels first; by default as the
         environment of the model gives them
-    :raises ValueError: if the model is none of :class:`~sb3_dqs.dqs.DQS`, if the statistics are none or those of other
+    :raises ValueError: if the model is not a :class:`~sb3_dqs.dqs.DQS`, if the statistics cannot be read or are those of other
         observations, or if there are images and neither ``channels_last`` nor an environment tells their layout
     """
 
@@ -55,7 +55,7 @@ class DeployedPolicy(nn.Module):
         self.policy = model.policy
         self.is_dict = isinstance(model.observation_space, spaces.Dict)
         parts = parts_of(model.observation_space)
-        normalizations = observation_normalizations(model, vec_normalize)
+        normalizations = observation_normalizations(model, vec_normalize_of(model, vec_normalize))
         images = [name for name, space in parts.items() if is_image_space(space)]
         transposed = images if images and _channels_last(model, channels_last) else []
         self.names = list(parts)
@@ -155,7 +155,7 @@ def vec_normalize_of(model: DQS, vec_normalize: Statistics | None) -> VecNormali
     :param model: a trained model
     :param vec_normalize: as in :class:`DeployedPolicy`; a file is trusted, as by SB3
     :return: the statistics, if there are any
-    :raises ValueError: if ``vec_normalize`` is none
+    :raises ValueError: if it is not a ``VecNormalize`` or a file of one, or left out for a model that cannot do without
     """
     if vec_normalize is False:
         return None
@@ -184,24 +184,24 @@ def vec_normalize_of(model: DQS, vec_normalize: Statistics | None) -> VecNormali
     return vec_normalize
 
 
-def observation_normalizations(model: DQS, vec_normalize: Statistics | None) -> dict[str, Normalization]:
+def observation_normalizations(model: DQS, vec_normalize: VecNormalize | None) -> dict[str, Normalization]:
     """
     :param model: a trained model
-    :param vec_normalize: as in :class:`DeployedPolicy`
+    :param vec_normalize: of :func:`vec_normalize_of`
     :return: of the parts of the observation that are normalised
-    :raises ValueError: if ``vec_normalize`` is none, or belongs to other observations than the model
+    :raises ValueError: if ``vec_normalize`` belongs to other observations than the model
     """
-    found = vec_normalize_of(model, vec_normalize)
-    if found is None or not found.norm_obs:
+    if vec_normalize is None or not vec_normalize.norm_obs:
         return {}
-    running = found.obs_rms if isinstance(found.obs_rms, dict) else {OBSERVATIONS: found.obs_rms}
+    statistics = vec_normalize.obs_rms
+    running = statistics if isinstance(statistics, dict) else {OBSERVATIONS: statistics}
     ours = {name: space.shape for name, space in parts_of(model.observation_space).items()}
-    theirs = {name: statistics.mean.shape for name, statistics in running.items()}
+    theirs = {name: part.mean.shape for name, part in running.items()}
     if not theirs.items() <= ours.items():
         raise InputError(
             f"vec_normalize must be that of the model's training: it has observations of shapes {theirs}, the model has {ours}"
         )
-    return {name: Normalization(statistics, found) for name, statistics in running.items()}
+    return {name: Normalization(part, vec_normalize) for name, part in running.items()}
 
 
 def _channels_last(model: DQS, channels_last: bool | None) -> bool:

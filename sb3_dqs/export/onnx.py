@@ -163,7 +163,7 @@ def compare_with_predict(
     if n_observations % rows_at_once:
         raise InputError(f"n_observations must be a multiple of the {rows_at_once} that {path} takes, got {n_observations}")
     known = vec_normalize_of(model, vec_normalize)
-    normalizations = observation_normalizations(model, False if known is None else known)
+    normalizations = observation_normalizations(model, known)
     raw = _draw(model.observation_space, normalizations, n_observations, seed)
     feeds = {entry.name: _laid_out_as(entry.shape[1:], raw[entry.name]) for entry in session.get_inputs()}
     batches = [
@@ -213,14 +213,14 @@ def _draw(space: spaces.Space, normalizations: dict[str, Normalization], n_rows:
             mean, std = normalizations[name].mean.numpy(), normalizations[name].std.numpy()
             rows = mean + std * rng.standard_normal((n_rows, *mean.shape))
         else:
-            part = _without_bounds_that_are_none(part)
+            part = _without_nominal_bounds(part)
             part.seed(seed)
             rows = np.stack([part.sample() for _ in range(n_rows)])
         drawn[name] = rows.astype(part.dtype)
     return drawn
 
 
-def _without_bounds_that_are_none(space: spaces.Space) -> spaces.Space:
+def _without_nominal_bounds(space: spaces.Space) -> spaces.Space:
     """Some environments write the largest number there is where they mean that there is no bound."""
     if not isinstance(space, spaces.Box) or space.dtype.kind != "f":
         return space

@@ -227,7 +227,7 @@ class MultimodalityCallback(BaseCallback):
                     measures |= {
                         "success": goals.success,
                         "goals_reached": goals.goals_reached,
-                        "goal_entropy": goals.entropy,
+                        "goal_entropy": goals.goal_entropy,
                     }
         return measures
 

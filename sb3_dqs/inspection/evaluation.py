@@ -21,9 +21,11 @@ from sb3_dqs.dqs import DQS
 from sb3_dqs.inspection.metrics import (
     GoalStatistics,
     boltzmann_masses,
+    cell_midpoints,
     draws_from_masses,
     goal_statistics,
     maximum_mean_discrepancy,
+    merged_bins,
     sliced_wasserstein_2,
     total_variation,
     total_variation_of_exact_draws,
@@ -227,7 +229,7 @@ def _distances_at(model: BaseAlgorithm, observation: Any, n_actions: int) -> dic
     n_bins, points_per_bin = N_BINS[action_dim], POINTS_PER_BIN[action_dim]
     with q_values_at(model, observation) as q_fn:
         fine_masses = boltzmann_masses(q_fn, temperature, action_dim, n_bins * points_per_bin, points_per_bin=1)
-        masses = boltzmann_masses(q_fn, temperature, action_dim, n_bins, points_per_bin)
+    masses = merged_bins(fine_masses, points_per_bin)
     actions, draws = sample_actions(model, observation, n_actions), draws_from_masses(fine_masses, n_actions)
     return {
         "total_variation": total_variation(actions, masses),
@@ -256,10 +258,7 @@ class ExactPolicy:
             raise InputError(f"model must aim at a Boltzmann law of one or two action dimensions, got {type(model).__name__}")
         self.model, self.action_dim = model, get_action_dim(model.action_space)
         n_cells = self.N_CELLS[self.action_dim]
-        midpoints = (th.arange(n_cells) + 0.5) / n_cells * 2 - 1
-        self.cells = th.stack(th.meshgrid(*[midpoints] * self.action_dim, indexing="ij"), dim=-1).reshape(
-            -1, 1, self.action_dim
-        )
+        self.cells = cell_midpoints([n_cells] * self.action_dim).unsqueeze(1)
         self.cell_width = 2 / n_cells
 
     def get_vec_normalize_env(self) -> Any:

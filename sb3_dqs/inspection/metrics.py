@@ -17,14 +17,14 @@ class GoalStatistics:
     """
     :param success: share of the episodes that reached a goal, in [0, 1]
     :param goals_reached: number of different goals reached
-    :param entropy: of the goals reached, as a share of ln(number of goals), in [0, 1]
-    :param counts: how often each goal was reached
+    :param goal_entropy: of the goals reached, as a share of ln(number of goals), in [0, 1]
+    :param goal_counts: how often each goal was reached
     """
 
     success: float
     goals_reached: int
-    entropy: float
-    counts: list[int]
+    goal_entropy: float
+    goal_counts: list[int]
 
 
 def goal_statistics(goals: Sequence[int], n_goals: int) -> GoalStatistics:
@@ -137,11 +137,9 @@ def boltzmann_masses(
         raise InputError(f"action_dim must be 1 or 2 for quadrature, got {action_dim}; compare samples by their MMD instead")
     n_bins = as_integer("n_bins", n_bins, 1, "50 is the default")
     points_per_bin = as_integer("points_per_bin", points_per_bin, 1, "4 is the default")
-    n_points = n_bins * points_per_bin
-    midpoints = (th.arange(n_points) + 0.5) / n_points * 2 - 1
-    grid = th.stack(th.meshgrid(*[midpoints] * action_dim, indexing="ij"), dim=-1).reshape(-1, 1, action_dim)
+    shape = [n_bins * points_per_bin] * action_dim
     with th.no_grad():
-        q_values = q_fn(grid).double().flatten()
+        q_values = q_fn(cell_midpoints(shape).unsqueeze(1)).double().flatten()
     if not th.isfinite(q_values).all():
         raise InputError(
             f"q_fn must be finite on the box, got {q_values[~th.isfinite(q_values)][0].item()}; look for NaN, infinite or "
@@ -149,8 +147,26 @@ def boltzmann_masses(
         )
     # the exponents are taken from the largest one: at a tiny temperature Q over temperature has no float
     masses = th.softmax((q_values - q_values.max()) / temperature, dim=0)
-    binned = masses.reshape([size for _ in range(action_dim) for size in (n_bins, points_per_bin)])
-    return binned.sum(dim=tuple(range(1, 2 * action_dim, 2)))
+    return merged_bins(masses.reshape(shape), points_per_bin)
+
+
+def merged_bins(masses: th.Tensor, n_merged: int) -> th.Tensor:
+    """
+    :param masses: probability of each bin, d dimensions, each of a multiple of ``n_merged`` bins
+    :param n_merged: so many neighbours along each dimension become one bin
+    :return: probability of each of these, d dimensions
+    """
+    split = masses.reshape([size for n_bins in masses.shape for size in (n_bins // n_merged, n_merged)])
+    return split.sum(dim=tuple(range(1, split.dim(), 2)))
+
+
+def cell_midpoints(shape: Sequence[int]) -> th.Tensor:
+    """
+    :param shape: number of cells along each of d dimensions
+    :return: (n_cells, d), the midpoints of equal cells of the box [-1, 1]^d, the last coordinate fastest
+    """
+    axes = [(th.arange(size) + 0.5) / size * 2 - 1 for size in shape]
+    return th.stack(th.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, len(shape))
 
 
 def draws_from_masses(masses: th.Tensor, n_draws: int) -> th.Tensor:
@@ -223,9 +239,7 @@ def mode_masses(masses: th.Tensor, centres: th.Tensor, radius: float) -> th.Tens
     """
     check_positive("radius", radius, "it is the distance within which an action belongs to a centre")
     masses = _probabilities(masses)
-    axes = [(th.arange(size) + 0.5) / size * 2 - 1 for size in masses.shape]
-    midpoints = th.stack(th.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, masses.dim())
-    distances, nearest = th.cdist(midpoints.double(), _points("centres", centres)).min(dim=1)
+    distances, nearest = th.cdist(cell_midpoints(masses.shape).double(), _points("centres", centres)).min(dim=1)
     inside = distances < radius
     return th.zeros(len(centres), dtype=th.float64).index_add_(0, nearest[inside], masses.flatten()[inside])
 

@@ -13,7 +13,13 @@ from sb3_dqs.dqs import DQS
 from sb3_dqs.envs.arena import Arena
 from sb3_dqs.extras import install_command
 from sb3_dqs.inspection.evaluation import N_BINS, q_values_at, repeated, sample_actions
-from sb3_dqs.inspection.metrics import ROUNDING, boltzmann_masses, total_variation, total_variation_of_exact_draws
+from sb3_dqs.inspection.metrics import (
+    ROUNDING,
+    boltzmann_masses,
+    cell_midpoints,
+    total_variation,
+    total_variation_of_exact_draws,
+)
 
 if TYPE_CHECKING:
     from matplotlib.animation import FuncAnimation
@@ -323,9 +329,8 @@ def _plot_critic_1d(q_fn: QFunction, temperature: float, dimensions: Sequence[in
 
 
 def _plot_critic_2d(q_fn: QFunction, temperature: float, dimensions: Sequence[int], samples: th.Tensor | None) -> "Figure":
-    midpoints = (th.arange(N_CELLS) + 0.5) / N_CELLS * 2 - 1
-    grid = th.cartesian_prod(midpoints, midpoints)
-    q_values = q_fn(grid[:, None]).reshape(N_CELLS, N_CELLS)
+    midpoints = cell_midpoints([N_CELLS]).flatten()
+    q_values = q_fn(cell_midpoints([N_CELLS, N_CELLS]).unsqueeze(1)).reshape(N_CELLS, N_CELLS)
     density = (boltzmann_masses(q_fn, temperature, 2, N_CELLS) * (N_CELLS / 2) ** 2).numpy()
     n_panels = 2 if samples is None else 3
     figure = _figure(1, n_panels, (4.6 * n_panels, 4.3))
@@ -393,11 +398,11 @@ def _figure(n_rows: int, n_columns: int, size: tuple[float, float], sharex: bool
 
 def _running_mean(values: Sequence[float]) -> np.ndarray:
     """Exponential, over about ``RUNNING_MEAN_POINTS`` points; a missing value repeats the mean so far."""
-    means, mean = [], float("nan")
-    for number, value in enumerate(values):
+    means, mean, n_values = [], float("nan"), 0
+    for value in values:
         if np.isfinite(value):
-            rate = 1.0 if not np.isfinite(mean) else max(1 / RUNNING_MEAN_POINTS, 1 / (number + 1))
-            mean = value if rate == 1.0 else mean + rate * (value - mean)
+            n_values += 1
+            mean = value if n_values == 1 else mean + max(1 / RUNNING_MEAN_POINTS, 1 / n_values) * (value - mean)
         means.append(mean)
     return np.array(means)
 

@@ -91,7 +91,8 @@ def _prepare_showing(script: str, arguments: list[str]) -> Prepared:
     if script == "enjoy" and not known.no_render and sys.platform == "linux" and not any(map(os.environ.get, SCREENS)):
         filled_in += ["--no-render"]
         print("There is no screen, so only returns are shown; sb3-dqs record_video makes a film")
-    return [*filled_in, *arguments], agents_only_act(known.algo)
+    # the last value of an option counts: --exp-id 0 stands for the newest
+    return [*arguments, *filled_in], agents_only_act(known.algo)
 
 
 def _run_with_the_model(known: argparse.Namespace) -> int:

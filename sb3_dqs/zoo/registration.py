@@ -21,8 +21,6 @@ from sb3_dqs.zoo.search_space import TrialSettings, check_search, convert_dqs_pa
 from sb3_dqs.zoo.settings import ALGORITHMS, check_settings_file, settings_path
 from sb3_dqs.zoo.values import as_python, usable_settings
 
-_registered: set[str] = set()
-
 
 def register() -> None:
     """
@@ -39,11 +37,11 @@ def register() -> None:
     # Partly loaded where a user's custom_envs.py imports us while the zoo is being imported by record_video, which needs
     # no settings
     manager_module = sys.modules.get("rl_zoo3.exp_manager")
-    if "manager" not in _registered and (manager_module is None or hasattr(manager_module, "ExperimentManager")):
+    if manager_module is None or hasattr(manager_module, "ExperimentManager"):
         _extend_experiment_manager()
-        _registered.add("manager")
 
 
+@functools.cache  # once, however often we are registered
 def _extend_experiment_manager() -> None:
     from rl_zoo3.exp_manager import ExperimentManager
 

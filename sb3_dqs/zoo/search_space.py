@@ -1,6 +1,5 @@
 """Which settings of DQS does Optuna try, and how do they come back from a trial?"""
 
-import inspect
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -10,6 +9,7 @@ from rl_zoo3.hyperparams_opt import HYPERPARAMS_SAMPLER, convert_offpolicy_param
 
 from sb3_dqs import DQS
 from sb3_dqs.checks import InputError
+from sb3_dqs.signatures import default_of
 from sb3_dqs.temperature import COOLING_SHARE_OF_RUN
 
 # Budget of a trial where the zoo does not tell it, environment steps
@@ -137,8 +137,7 @@ def convert_dqs_params(sampled_params: dict[str, Any]) -> dict[str, Any]:
             "this trial holds no settings of dqs: it has not begun, or its study is of another algorithm; name another one by "
             "--trial-id or --study-name"
         )
-    defaults = inspect.signature(DQS.__init__).parameters
-    arguments: dict[str, Any] = {name: defaults[name].default for name in NOT_ALWAYS_SAMPLED if name not in params}
+    arguments: dict[str, Any] = {name: default_of(DQS, name) for name in NOT_ALWAYS_SAMPLED if name not in params}
     if params.pop("automatic_temperature"):
         arguments["temperature"] = "auto"
     for name in POWERS_OF_TWO:

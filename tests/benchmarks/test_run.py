@@ -234,7 +234,17 @@ def test_code_that_measures_or_learns_is_told_from_code_that_does_not(tmp_path, 
         return code_fingerprint() != before
 
     learning = ["dqs.py", "diffusion/box.py", "envs/bandit.py", "inspection/metrics.py", "inspection/evaluation.py"]
-    others = ["version.py", "inspection/plotting.py", "inspection/callbacks.py", "gpu/graphed.py", "zoo/forward.py"]
+    others = [
+        "version.py",
+        "usage.py",
+        "extras.py",
+        "command_line.py",
+        "__main__.py",
+        "inspection/plotting.py",
+        "inspection/callbacks.py",
+        "gpu/graphed.py",
+        "zoo/forward.py",
+    ]
     assert all(changes_with(f"sb3_dqs/{name}") for name in learning)
     assert not any(changes_with(f"sb3_dqs/{name}") for name in others)
 
@@ -385,6 +395,9 @@ def test_several_environments_are_acted_in_at_once_also_after_an_interruption(tm
     assert [record["steps"] for record in store.load(run)["records"]] == [30, 60]
 
 
+MOVE = {"at": 40, "to": [[1.0, 1.0]] * 4, "recovered_at": 0.0}
+
+
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
@@ -395,12 +408,20 @@ def test_several_environments_are_acted_in_at_once_also_after_an_interruption(tm
         ({"steps": 60, "n_envs": 0}, "n_envs must be an integer >= 1, got 0"),
         ({"steps": 60, "n_envs": 7, "evaluation": {"every": 35}}, "steps must be a multiple of n_envs, 7, got 60"),
         (
-            {"steps": 60, "n_envs": 2, "evaluation": {"every": 30}, "move_favourite": {"at": 15}},
+            {"steps": 60, "n_envs": 2, "evaluation": {"every": 30}, "move_favourite": {**MOVE, "at": 15}},
             "move_favourite's at must be a multiple of n_envs, 2, got 15",
         ),
+        *(
+            (
+                {"steps": 60, "evaluation": {"every": 20}, "move_favourite": {**MOVE, "at": at}},
+                f"move_favourite's at must be the step of an evaluation before the last, got {at}",
+            )
+            for at in (0, 30, 60)
+        ),
+        ({"steps": 60, "move_favourite": {"at": 40}}, r"move_favourite must hold \['recovered_at', 'to'\] too"),
     ],
 )
-def test_what_several_environments_would_step_over_is_refused(spec, message, tmp_path):
+def test_what_would_be_stepped_over_is_refused(spec, message, tmp_path):
     with pytest.raises(ValueError, match=f"environment 'Several': {message}"):
         write_tier(tmp_path / "several.yml", environments={"Several": {"id": "Pendulum-v1", **spec}})
 
@@ -541,7 +562,7 @@ def test_the_runner_tells_what_is_left_before_it_starts(tier_path, tmp_path, cap
 def test_failures_are_reported_and_do_not_stop_the_others(tier_path, tmp_path, capsys):
     output = str(tmp_path / "results")
     # the ring refuses these settings, see above
-    assert main([str(tier_path), "--algorithms", "dqs", "--seeds", "0", "--output", output, "--jobs", "1"]) == 1
+    assert main([str(tier_path), "--algorithms", "dqs", "--seeds", "0", "--output", output, "--jobs", "-2"]) == 1
     captured = capsys.readouterr()
     assert "failed: ring_dqs_0" in captured.err
     assert main([str(tier_path), "--algorithms", "dqs", "--output", output, "--list"]) == 0

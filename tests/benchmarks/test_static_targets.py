@@ -5,10 +5,10 @@ import math
 import pytest
 import torch as th
 
-from benchmarks.plan import default_of
 from benchmarks.static_targets import LAWS, distance_to_law, exact_draws, model_of_law, sampled_actions, train_on_law
 from sb3_dqs import DQS, PaperDQS
 from sb3_dqs.critics import evaluating, smallest_q_fn
+from sb3_dqs.signatures import default_of
 
 CENTRE, WIDTH = th.tensor([0.4, -0.4]), 0.15
 

@@ -241,6 +241,9 @@ def test_bandit_names_unknown_landscapes_and_bad_temperatures():
 @pytest.mark.parametrize(
     ("centres", "weights", "settings", "message"),
     [
+        ([(5.0,)], [1.0], {"width": 0.1}, r"centres must lie in the box, .*got \[\(5.0,\)\] of width 0.1"),
+        # in one context 0.2 outside
+        ([(1.0,)], [1.0], {"width": 0.02}, "centres must lie in the box"),
         ([(-0.5,), (0.5,)], [1.0, 1.0], {"width": 0.1}, "weights must be 2 numbers >= 0 that sum to 1"),
         ([(-0.5,), (0.5,)], [1.0], {"width": 0.1}, "weights must be 2 numbers"),
         ([(-0.5,), (0.5,)], [1.5, -0.5], {"width": 0.1}, "weights must be 2 numbers"),

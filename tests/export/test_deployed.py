@@ -210,6 +210,7 @@ def test_statistics_that_are_none_or_of_other_observations_are_named(tmp_path):
 
 UNREADABLE = {
     "text": b"no statistics",
+    "text that begins as a number does": b"Information\n",
     "empty": b"",
     "cut short": pickle.dumps(list(range(1_000)))[:500],
     "of a module that is not there": b"cnowhere_at_all\nStatistics\n.",

@@ -209,7 +209,7 @@ def test_modes_at_the_end_of_an_episode_count_as_goals():
     env = GaussianMixtureEnv()
     at_modes = [Episode(0.0, np.zeros((2, 2)), {"mode": mode}) for mode in (0, 0, 7, -1)]
     goals = goals_of(at_modes, env)
-    assert (goals.success, goals.goals_reached, len(goals.counts)) == (0.75, 2, 40)
+    assert (goals.success, goals.goals_reached, len(goals.goal_counts)) == (0.75, 2, 40)
     assert goals_of([Episode(0.0, np.zeros((2, 2)), {})], env) is None
 
 

@@ -60,9 +60,9 @@ def test_two_dimensional_total_variation_against_masses():
 
 def test_goal_statistics_count_misses_and_goals():
     statistics = goal_statistics([0, 0, 2, -1], n_goals=4)
-    assert statistics == GoalStatistics(0.75, 2, statistics.entropy, [2, 0, 1, 0])
+    assert statistics == GoalStatistics(0.75, 2, statistics.goal_entropy, [2, 0, 1, 0])
     # entropy of (2/3, 1/3) over ln 4
-    assert statistics.entropy == pytest.approx((math.log(3) - 2 / 3 * math.log(2)) / math.log(4))
+    assert statistics.goal_entropy == pytest.approx((math.log(3) - 2 / 3 * math.log(2)) / math.log(4))
     with pytest.raises(ValueError, match=r"got \[4\]"):
         goal_statistics([4], n_goals=4)
     with pytest.raises(ValueError, match="at least one episode"):

@@ -120,6 +120,9 @@ def test_newest_run_that_has_the_model_is_shown(zoo, capfd, monkeypatch):
     show = ("enjoy", *show, "--no-render", "--device", "cpu")
     assert zoo(*show, "--load-last-checkpoint") == 0
     assert "logs/dqs/Pendulum-v1_1/rl_model_10_steps.zip" in capfd.readouterr().out
+    # 0 is the zoo's newest
+    assert zoo(*show, "--exp-id", 0) == 0
+    assert "Loading logs/dqs/Pendulum-v1_2/Pendulum-v1.zip" in capfd.readouterr().out
     # asked for by its number, also by the zoo's abbreviation
     assert zoo(*show, "--exp", 1) == 0
     assert "Loading logs/dqs/Pendulum-v1_1/Pendulum-v1.zip" in capfd.readouterr().out
