@@ -184,24 +184,25 @@ def compare(variants: Mapping[str, Variant], device: str, n_rounds: int) -> dict
     is_gpu = device.startswith("cuda")
     models = {name: prepared(variant, ENV_ID, device) for name, variant in variants.items()}
     observations = np.random.default_rng(0).standard_normal((64, N_OBSERVATIONS))
-    steps = {name: step_of_learn(model) for name, model in models.items()}
-    n_updates = {name: 1 if name in PAPER and not is_gpu else N_UPDATES for name in models}
-    measurements: dict[str, Callable[[str, OffPolicyAlgorithm], tuple[Callable[[], Any], int]]] = {
-        "update": lambda name, model: (lambda: model.train(1, BATCH_SIZE), n_updates[name]),
-        "predict_1": lambda name, model: (lambda: model.predict(observations[:1]), 3 * n_updates[name]),
-        "predict_64": lambda name, model: (lambda: model.predict(observations), n_updates[name]),
-        "deterministic_1": lambda name, model: (
-            lambda: model.predict(observations[:1], deterministic=True),
-            3 * n_updates[name],
-        ),
-        "learn_step": lambda name, model: (steps[name], 2 * N_UPDATES),
+
+    def tasks_of(name: str, model: OffPolicyAlgorithm) -> dict[str, tuple[Callable[[], Any], int]]:
+        is_slow = name in PAPER and not is_gpu
+        n_updates = 1 if is_slow else N_UPDATES
+        tasks: dict[str, tuple[Callable[[], Any], int]] = {
+            "update": (lambda: model.train(1, BATCH_SIZE), n_updates),
+            "predict_1": (lambda: model.predict(observations[:1]), 3 * n_updates),
+            "predict_64": (lambda: model.predict(observations), n_updates),
+            "deterministic_1": (lambda: model.predict(observations[:1], deterministic=True), 3 * n_updates),
+        }
+        return tasks if is_slow else {**tasks, "learn_step": (step_of_learn(model), 2 * N_UPDATES)}
+
+    tasks = {name: tasks_of(name, model) for name, model in models.items()}
+    return {
+        measurement: measured_rounds(
+            {name: of[measurement] for name, of in tasks.items() if measurement in of}, n_rounds, device, "SAC"
+        )
+        for measurement in MEASUREMENTS
     }
-    results = {}
-    for measurement, task_of in measurements.items():
-        skipped = PAPER if measurement == "learn_step" and not is_gpu else {}
-        tasks = {name: task_of(name, model) for name, model in models.items() if name not in skipped}
-        results[measurement] = measured_rounds(tasks, n_rounds, device, "SAC")
-    return results
 
 
 def step_of_learn(model: OffPolicyAlgorithm) -> Callable[[], None]:
