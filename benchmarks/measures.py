@@ -51,6 +51,9 @@ N_OBSERVATIONS = 10
 # Numbers of candidates of DQS's deterministic action that are compared
 N_CANDIDATES = (1, 8, 32)
 
+# Shares of the temperature that DQS was trained at, which its sampled actions are compared at
+TEMPERATURE_SHARES = (0.5, 0.25, 0.125)
+
 
 def final_measures(model: BaseAlgorithm, env: gym.Env, episodes: Sequence[Episode], seed: int) -> dict[str, float]:
     """
@@ -221,6 +224,26 @@ def returns_by_candidates(model: BaseAlgorithm, envs: Sequence[gym.Env], seed: i
         candidates = "1 candidate" if n_candidates == 1 else f"best of {n_candidates}"
         returns[f"return, {candidates}"] = float(np.mean([episode.total_reward for episode in episodes]))
     return returns
+
+
+def goals_by_temperature(model: BaseAlgorithm, env: gym.Env, n_episodes: int, seed: int) -> dict[str, float]:
+    """
+    What a policy that was trained at one temperature does at lower ones: mean return of its sampled episodes, entropy of the
+    goals from the exact centre, success after its favourite goal is closed. Nothing where there are no goals, or the algorithm
+    has no such temperature.
+    """
+    if not isinstance(env.unwrapped, MultiGoalEnv) or not isinstance(model, DQS) or isinstance(model, PaperDQS):
+        return {}
+    assert env.spec is not None
+    envs = [gym.make(env.spec) for _ in range(n_episodes)]
+    measures: dict[str, float] = {}
+    for share in TEMPERATURE_SHARES:
+        cooled = reloaded(model, temperature=share * model.thermostat.value.item(), target_entropy="auto")
+        episodes = roll_out(cooled, envs, seed, deterministic=False)
+        found = {"return of sampled actions": float(np.mean([episode.total_reward for episode in episodes]))}
+        found |= measures_from_the_centre(cooled, env, seed) | closed_goal_measures(cooled, env, n_episodes, seed)
+        measures |= {f"{name}, at {share} of the temperature": value for name, value in found.items()}
+    return measures
 
 
 def reloaded(model: DQS, **settings: Any) -> DQS:

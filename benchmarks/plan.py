@@ -71,7 +71,8 @@ class Run:
     :param seed: of training
     :param steps: of the agent; updates, for a static target
     :param evaluation: ``every`` (steps), ``episodes`` (deterministic), ``stochastic_episodes``, ``deterministic_forms``
-        (whether the trained policy is also evaluated with other numbers of candidates)
+        (whether the trained policy is also evaluated with other numbers of candidates, and, where there are goals, at lower
+        temperatures)
     :param defaults: what the class takes where ``settings`` says nothing, so that a changed default makes a new run
     :param protocol: version of the runner's meaning of all this
     """

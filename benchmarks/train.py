@@ -29,7 +29,13 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 
-from benchmarks.measures import favourite_goal, final_measures, recovery_measures, returns_by_candidates
+from benchmarks.measures import (
+    favourite_goal,
+    final_measures,
+    goals_by_temperature,
+    recovery_measures,
+    returns_by_candidates,
+)
 from benchmarks.plan import CLASSES, Run
 from benchmarks.static_targets import ACTION_DIM, LAWS, N_SAMPLES, exact_draws, model_of_law, sampled_actions, train_on_law
 from benchmarks.store import Store, aside_of, write_whole
@@ -117,6 +123,8 @@ def train_agent(run: Run, store: Store | None, device: str) -> dict[str, Any]:
             measures = final_measures(model, evaluation.envs[0], evaluation.last_episodes, EVALUATION_SEED)
         if run.evaluation["deterministic_forms"]:
             measures |= returns_by_candidates(model, evaluation.deterministic_envs, EVALUATION_SEED)
+            n_episodes = run.evaluation["stochastic_episodes"]
+            measures |= goals_by_temperature(model, evaluation.envs[0], n_episodes, EVALUATION_SEED)
     env.close()
     return {"records": evaluation.records, "measures": measures, "continued_at": evaluation.continued_at}
 

@@ -15,6 +15,7 @@ from benchmarks.measures import (
     bandit_measures,
     closed_goal_measures,
     goal_law_measures,
+    goals_by_temperature,
     measures_from_the_centre,
     mixture_measures,
     recovery_measures,
@@ -209,6 +210,33 @@ def test_algorithms_without_candidates_have_no_returns_by_them():
     envs = [OneStep(hill)]
     assert returns_by_candidates(SAC("MlpPolicy", envs[0]), envs, seed=0) == {}
     assert returns_by_candidates(model_of_law(PaperDQS, hill, seed=0, n_diffusion_steps=2), envs, seed=0) == {}
+
+
+def test_goals_are_measured_at_lower_temperatures(monkeypatch):
+    env = gym.make("sb3_dqs/MultiGoal-v0")
+    model = DQS("MlpPolicy", env, seed=0, target_entropy=0.0, policy_kwargs={"net_arch": [8]})
+    before, asked = model.thermostat.value.item(), []
+
+    def from_the_centre(cooled, env, seed):
+        asked.append(cooled.thermostat.value.item())
+        return {"goal entropy, exact centre": float(len(asked))}
+
+    monkeypatch.setattr(measures, "measures_from_the_centre", from_the_centre)
+    monkeypatch.setattr(measures, "closed_goal_measures", lambda *arguments: {})
+    found = goals_by_temperature(model, env, 2, seed=0)
+    assert asked == pytest.approx([before / 2, before / 4, before / 8])
+    of_the_centre = {name: value for name, value in found.items() if "centre" in name}
+    assert of_the_centre == {
+        "goal entropy, exact centre, at 0.5 of the temperature": 1.0,
+        "goal entropy, exact centre, at 0.25 of the temperature": 2.0,
+        "goal entropy, exact centre, at 0.125 of the temperature": 3.0,
+    }
+    returns = [value for name, value in found.items() if "return" in name]
+    assert len(returns) == 3
+    assert max(returns) < 0
+    assert (model.thermostat.value.item(), model.target_entropy) == (before, 0.0), "the model is as it was"
+    assert goals_by_temperature(SAC("MlpPolicy", env), env, 2, seed=0) == {}
+    assert goals_by_temperature(DQS("MlpPolicy", RandomEnv(3, 2)), RandomEnv(3, 2), 2, seed=0) == {}
 
 
 def test_a_reloaded_model_predicts_the_same_but_for_what_is_changed():
