@@ -52,7 +52,7 @@ N_OBSERVATIONS = 10
 N_CANDIDATES = (1, 8, 32)
 
 # Shares of the temperature that DQS was trained at, which its sampled actions are compared at
-TEMPERATURE_SHARES = (0.5, 0.25, 0.125)
+TEMPERATURE_SHARES = (0.5, 0.25, 0.125, 0.0625)
 
 
 def final_measures(model: BaseAlgorithm, env: gym.Env, episodes: Sequence[Episode], seed: int) -> dict[str, float]:

@@ -224,15 +224,16 @@ def test_goals_are_measured_at_lower_temperatures(monkeypatch):
     monkeypatch.setattr(measures, "measures_from_the_centre", from_the_centre)
     monkeypatch.setattr(measures, "closed_goal_measures", lambda *arguments: {})
     found = goals_by_temperature(model, env, 2, seed=0)
-    assert asked == pytest.approx([before / 2, before / 4, before / 8])
+    assert asked == pytest.approx([before / 2, before / 4, before / 8, before / 16])
     of_the_centre = {name: value for name, value in found.items() if "centre" in name}
     assert of_the_centre == {
         "goal entropy, exact centre, at 0.5 of the temperature": 1.0,
         "goal entropy, exact centre, at 0.25 of the temperature": 2.0,
         "goal entropy, exact centre, at 0.125 of the temperature": 3.0,
+        "goal entropy, exact centre, at 0.0625 of the temperature": 4.0,
     }
     returns = [value for name, value in found.items() if "return" in name]
-    assert len(returns) == 3
+    assert len(returns) == 4
     assert max(returns) < 0
     assert (model.thermostat.value.item(), model.target_entropy) == (before, 0.0), "the model is as it was"
     assert goals_by_temperature(SAC("MlpPolicy", env), env, 2, seed=0) == {}
