@@ -48,7 +48,7 @@ def test_missing_modules_end_a_script_with_one_sentence(monkeypatch):
     assert install_command("rl_zoo3") == "pip install 'sb3-dqs[zoo]'"
 
 
-SCRIPTS = sorted(path for path in Path("benchmarks").glob("*.py") if "__main__" in path.read_text())
+SCRIPTS = sorted(path for path in Path("benchmarks").glob("*.py") if '__name__ == "__main__"' in path.read_text())
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
@@ -59,7 +59,7 @@ def test_scripts_of_the_benchmark_say_what_is_missing_and_help(script, monkeypat
         runpy.run_module(name, run_name="__main__")
     assert exit_.value.code == 0
     assert f"python -m {name}" in capsys.readouterr().out
-    if name == "benchmarks.sampler_grids":  # needs nothing
+    if name in ("benchmarks.sampler_grids", "benchmarks.mountain_car"):  # which need nothing
         return
     monkeypatch.setitem(sys.modules, "yaml", None)
     for loaded in [module for module in sys.modules if module.startswith("benchmarks.")]:
