@@ -238,7 +238,9 @@ def goals_by_temperature(model: BaseAlgorithm, env: gym.Env, n_episodes: int, se
     envs = [gym.make(env.spec) for _ in range(n_episodes)]
     measures: dict[str, float] = {}
     for share in TEMPERATURE_SHARES:
-        cooled = reloaded(model, temperature=share * model.thermostat.value.item(), target_entropy="auto")
+        cooled = reloaded(model)
+        # not as a setting: the model may hold others that are of its own kind of temperature alone
+        cooled.policy.follow_temperature(share * model.thermostat.value)
         episodes = roll_out(cooled, envs, seed, deterministic=False)
         found = {"return of sampled actions": float(np.mean([episode.total_reward for episode in episodes]))}
         found |= measures_from_the_centre(cooled, env, seed) | closed_goal_measures(cooled, env, n_episodes, seed)

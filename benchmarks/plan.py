@@ -220,19 +220,19 @@ def _run(content: dict[str, Any], algorithm: str, environment: str, seed: int) -
     settings = {**settings_of.get("all", {}), **settings_of.get(class_name, {}), **algorithm_entry.get("settings", {})}
     evaluation = {**EVALUATION, **content.get("evaluation", {}), **environment_entry.get("evaluation", {})}
     _check_keys("evaluation", evaluation, tuple(EVALUATION))
-    move = environment_entry.get("move_favourite", {})
-    _check_keys("move_favourite", move, MOVE_KEYS)
-    if move and (missing := set(MOVE_KEYS) - set(move)):
+    move = environment_entry.get("move_favourite")
+    _check_keys("move_favourite", move or {}, MOVE_KEYS)
+    if move is not None and (missing := set(MOVE_KEYS) - set(move)):
         raise ValueError(f"environment {environment!r}: move_favourite must hold {sorted(missing)} too")
     where = f"environment {environment!r}: n_envs"
     n_envs = as_integer(where, environment_entry.get("n_envs", 1), 1, "it is how many the agent acts in at once")
     counted = {"steps": environment_entry["steps"], "evaluation's every": evaluation["every"]}
-    if move:
+    if move is not None:
         counted["move_favourite's at"] = move["at"]
     for name, n_steps in counted.items():
         if n_steps % n_envs:  # all environments take a step at once, so it would be stepped over
             raise ValueError(f"environment {environment!r}: {name} must be a multiple of n_envs, {n_envs}, got {n_steps}")
-    if move and (move["at"] % evaluation["every"] or not 0 < move["at"] < environment_entry["steps"]):
+    if move is not None and (move["at"] % evaluation["every"] or not 0 < move["at"] < environment_entry["steps"]):
         raise ValueError(
             f"environment {environment!r}: move_favourite's at must be the step of an evaluation before the last, got "
             f"{move['at']}"

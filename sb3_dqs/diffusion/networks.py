@@ -46,12 +46,13 @@ class FirstLayer(NamedTuple):
     later_modules: list[nn.Module]
 
     @classmethod
-    def of(cls, network: nn.Module, features: th.Tensor) -> "FirstLayer":
+    def of(cls, network: nn.Sequential, features: th.Tensor) -> "FirstLayer":
         """
         :param network: for which :func:`has_plain_first_layer` holds
         :param features: (batch, features_dim)
         """
-        first_layer, *later_modules = network.children()
+        # not children(), which leaves out a module that is there twice
+        first_layer, *later_modules = network
         assert isinstance(first_layer, nn.Linear)
         features_dim = features.shape[-1]
         features_part = F.linear(features, first_layer.weight[:, :features_dim], first_layer.bias)
@@ -83,7 +84,7 @@ def condition_on_first_input(network: nn.Module, features: th.Tensor) -> Callabl
     return conditioned
 
 
-def has_plain_first_layer(network: nn.Module) -> bool:
+def has_plain_first_layer(network: nn.Module) -> TypeGuard[nn.Sequential]:
     """
     :param network: of :func:`mlp`, perhaps edited since
     :return: whether its first layer may be computed in parts, by its weights: it is an ``nn.Linear``, not quantised, and

@@ -22,7 +22,7 @@ class Landscape:
     """
     Peaks of a law on [-1, 1]^d: normal laws truncated to the box, over a uniform background that keeps rewards bounded.
 
-    :param centres: of the peaks, for context 0
+    :param centres: of the peaks, for context 0; in every context in the box, or within 3 widths of it, in each coordinate
     :param weights: of the peaks, summing to 1
     :param width: standard deviation of every peak, action units
     :param background: mass of the uniform law on the box, in (0, 1); the peaks share the rest

@@ -9,7 +9,7 @@ import yaml
 import sb3_dqs
 from sb3_dqs import DQS, PaperDQS
 from sb3_dqs.checks import InputError
-from sb3_dqs.settings import hint_for
+from sb3_dqs.signatures import hint_for
 
 # Names for --algo
 ALGORITHMS: dict[str, type[DQS]] = {"dqs": DQS, "dqs_paper": PaperDQS}

@@ -214,11 +214,12 @@ def test_algorithms_without_candidates_have_no_returns_by_them():
 
 def test_goals_are_measured_at_lower_temperatures(monkeypatch):
     env = gym.make("sb3_dqs/MultiGoal-v0")
-    model = DQS("MlpPolicy", env, seed=0, target_entropy=0.0, policy_kwargs={"net_arch": [8]})
+    of_its_kind = {"temperature": {"initial": 0.1}}
+    model = DQS("MlpPolicy", env, seed=0, target_entropy=0.0, component_kwargs=of_its_kind, policy_kwargs={"net_arch": [8]})
     before, asked = model.thermostat.value.item(), []
 
     def from_the_centre(cooled, env, seed):
-        asked.append(cooled.thermostat.value.item())
+        asked.append(cooled.policy.temperature.item())
         return {"goal entropy, exact centre": float(len(asked))}
 
     monkeypatch.setattr(measures, "measures_from_the_centre", from_the_centre)

@@ -333,12 +333,18 @@ def test_other_numbers_of_candidates_are_tried_once_at_the_end(tmp_path, monkeyp
         tried.append((model.num_timesteps, len(envs), seed))
         return {"return, best of 8": 1.5}
 
+    def goals_by_temperature(model, env, n_episodes, seed):
+        assert (env.spec.id, n_episodes, seed) == ("sb3_dqs/MultiGoal-v0", 4, benchmarks.train.EVALUATION_SEED)
+        return {"return of sampled actions, at 0.5 of the temperature": 2.5}
+
+    monkeypatch.setattr(benchmarks.train, "goals_by_temperature", goals_by_temperature)
     monkeypatch.setattr(benchmarks.train, "returns_by_candidates", returns_by_candidates)
     assert "return, best of 8" not in trained(only_run(write_tier(tmp_path / "without.yml")))["measures"]
     assert tried == []
     evaluation = {**TIER["evaluation"], "deterministic_forms": True}
     result = trained(only_run(write_tier(tmp_path / "with.yml", evaluation=evaluation)))
     assert result["measures"]["return, best of 8"] == 1.5
+    assert result["measures"]["return of sampled actions, at 0.5 of the temperature"] == 2.5
     # from the states that the deterministic episodes start from
     assert tried == [(80, 3, result["records"][-1]["start_seed"])]
 
@@ -418,6 +424,7 @@ MOVE = {"at": 40, "to": [[1.0, 1.0]] * 4, "recovered_at": 0.0}
             )
             for at in (0, 30, 60)
         ),
+        ({"steps": 60, "move_favourite": {}}, r"move_favourite must hold \['at', 'recovered_at', 'to'\] too"),
         ({"steps": 60, "move_favourite": {"at": 40}}, r"move_favourite must hold \['recovered_at', 'to'\] too"),
     ],
 )
@@ -544,6 +551,7 @@ def test_the_outlook_is_that_of_finished_runs_of_the_same_algorithm_and_environm
         "18 runs left; about 32.0 hours of one process, 16.0 with 2 at a time; "
         "no estimate for 10 of them, without a finished run to judge by: sac in MultiGoal (10)"
     )
+    assert outlook(left, store, None).startswith("18 runs left; about 32.0 hours of one process; no estimate")
 
 
 def test_the_runner_tells_what_is_left_before_it_starts(tier_path, tmp_path, capsys):
@@ -562,7 +570,7 @@ def test_the_runner_tells_what_is_left_before_it_starts(tier_path, tmp_path, cap
 def test_failures_are_reported_and_do_not_stop_the_others(tier_path, tmp_path, capsys):
     output = str(tmp_path / "results")
     # the ring refuses these settings, see above
-    assert main([str(tier_path), "--algorithms", "dqs", "--seeds", "0", "--output", output, "--jobs", "-2"]) == 1
+    assert main([str(tier_path), "--algorithms", "dqs", "--seeds", "0", "--output", output, "--jobs", "-1"]) == 1
     captured = capsys.readouterr()
     assert "failed: ring_dqs_0" in captured.err
     assert main([str(tier_path), "--algorithms", "dqs", "--output", output, "--list"]) == 0

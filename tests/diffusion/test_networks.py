@@ -161,11 +161,16 @@ class Residual(nn.Module):
         return self.rest(hidden) + hidden[..., :1]
 
 
-@pytest.mark.parametrize("network", [nn.Identity(), nn.Sequential(), Residual(mlp(5, 1, [8], nn.ReLU))])
+def with_one_activation():
+    activation = nn.Tanh()
+    return nn.Sequential(nn.Linear(5, 8), activation, nn.Linear(8, 8), activation, nn.Linear(8, 1))
+
+
+@pytest.mark.parametrize("network", [nn.Identity(), nn.Sequential(), Residual(mlp(5, 1, [8], nn.ReLU)), with_one_activation()])
 def test_networks_of_another_kind_are_called(network):
     features, actions = th.randn(4, 3), th.randn(7, 4, 2)
     expected = network(th.cat([features.expand(7, 4, 3), actions], dim=-1))
-    assert th.equal(condition_on_first_input(network, features)(actions), expected)
+    th.testing.assert_close(condition_on_first_input(network, features)(actions), expected)
 
 
 @pytest.mark.parametrize("n_passes", ["one", "several"])
@@ -173,11 +178,10 @@ def test_a_residual_network_in_place_of_that_of_a_part_is_called(n_passes):
     part = denoiser(levels=[3.0, 0.4])
     part.network = Residual(part.network)
     features, noisy_actions, sigma = th.randn(4, 3), th.randn(4, 2), th.full((1, 1), 0.4)
-    expected = part.condition(features)(noisy_actions, sigma)
+    inputs = [features, part.c_in(sigma) * noisy_actions, part.embed(sigma).expand(4, -1)]
+    expected = truncated_normal_mean(noisy_actions, sigma) + part.c_out(sigma) * part.network(th.cat(inputs, dim=-1))
     if n_passes == "one":
-        inputs = [features, part.c_in(sigma) * noisy_actions, part.embed(sigma).expand(4, -1)]
-        output = part.c_out(sigma) * part.network(th.cat(inputs, dim=-1))
-        found = output + truncated_normal_mean(noisy_actions, sigma)
+        found = part.condition(features)(noisy_actions, sigma)
     else:
         found = part.condition_on_levels(features)(noisy_actions, 0.4)
     th.testing.assert_close(found, expected)
