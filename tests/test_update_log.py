@@ -31,7 +31,7 @@ def test_first_update_that_is_not_finite_is_named_with_the_temperature_and_a_rem
         log.means({"temperature": th.tensor(0.25)})
 
 
-def test_figures_whose_sum_overflows_are_named_too():
+def test_scalars_whose_sum_overflows_are_named_too():
     log = UpdateLog()
     for n_update in (1, 2):
         log.add(n_update, {"critic_loss": th.tensor(3e38)})

@@ -82,11 +82,11 @@ def test_critic_regresses_on_the_smallest_next_q_without_entropy_term(discounts,
 
     for model, (first, second) in ((with_target, (0.0, 1.0)), (without, (10.0, 11.0))):
         batch = three_rows(discounts)
-        figures = model._update_critic(batch, batch.next_observations, th.zeros(3, 1))
+        scalars = model._update_critic(batch, batch.next_observations, th.zeros(3, 1))
         # half the sum over the ensemble of mean squared errors
         expected = 0.5 * (np.mean((np.array(targets) - first) ** 2) + np.mean((np.array(targets) - second) ** 2))
-        assert figures["critic_loss"].item() == pytest.approx(expected, rel=1e-5)
-        assert figures["mean_q"].item() == pytest.approx((first + second) / 2)
+        assert scalars["critic_loss"].item() == pytest.approx(expected, rel=1e-5)
+        assert scalars["mean_q"].item() == pytest.approx((first + second) / 2)
         towards = np.sign(np.mean(targets) - [first, second])
         assert biases(model.critic) == pytest.approx([first, second] + 0.125 * towards, rel=1e-5)
 
@@ -94,8 +94,8 @@ def test_critic_regresses_on_the_smallest_next_q_without_entropy_term(discounts,
 def test_share_of_actions_at_the_walls_is_counted(algorithm):
     model = algorithm("MlpPolicy", "Pendulum-v1")
     model.actor.forward = lambda *args, **kwargs: th.tensor([[1.0], [-0.92], [0.88]])
-    figures = model._update(three_rows(), is_actor_update=False)
-    assert figures["wall_share"].item() == pytest.approx(2 / 3)
+    scalars = model._update(three_rows(), is_actor_update=False)
+    assert scalars["wall_share"].item() == pytest.approx(2 / 3)
 
 
 def test_where_an_episode_ended_the_policy_is_asked_at_the_observation_before():
@@ -213,9 +213,9 @@ def test_the_averaged_critic_moves_by_policy_tau_and_td_targets_do_not_ask_it():
     constant_critic(model.critic, [4.0, 8.0])
     constant_critic(model.policy.critic_average, [0.0, 0.0])
     batch = three_rows()._replace(rewards=th.zeros(3, 1), dones=th.zeros(3, 1))
-    figures = model._update(batch, is_actor_update=False)
+    scalars = model._update(batch, is_actor_update=False)
     # (4 - 0.5 * 4)^2 / 2 + (8 - 0.5 * 4)^2 / 2 = 2 + 18
-    assert figures["critic_loss"].item() == pytest.approx(20.0)
+    assert scalars["critic_loss"].item() == pytest.approx(20.0)
     assert biases(model.critic) == [4.0, 8.0]
     assert biases(model.policy.critic_average) == [1.0, 2.0]
     assert not model.policy.critic_average.training

@@ -119,6 +119,10 @@ def test_score_stands_beside_that_of_published_methods(tmp_path):
     assert table.rows[2:] == [["CrossQ, published", "", "", f"{expected:.3f}"]]
     # an algorithm without one of the environments has no score
     assert score_table({pair: results for pair, results in groups.items() if pair[1] == "Hopper"}, tier) is None
+    # nor is there one over no environment
+    on_request = {name: {**settings, "on_request": True} for name, settings in own.items()}
+    path.write_text(yaml.safe_dump({"about": "", "seeds": [0], "algorithms": algorithms, "environments": on_request, **at}))
+    assert score_table(groups, load_tier(str(path))) is None
 
 
 def test_published_curves_are_drawn_up_to_the_last_step_of_ours():

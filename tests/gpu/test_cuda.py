@@ -76,9 +76,9 @@ def test_a_recorded_model_is_saved_loaded_copied_and_goes_on(tmp_path):
 def test_an_update_that_waits_names_the_remedy():
     class Waiting(CudaGraphDQS):
         def _update_actor(self, *args):
-            figures = super()._update_actor(*args)
-            figures["actor_loss"].item()
-            return figures
+            scalars = super()._update_actor(*args)
+            scalars["actor_loss"].item()
+            return scalars
 
     with pytest.raises(RuntimeError, match="then use DQS"):
         made(Waiting).learn(80)

@@ -7,7 +7,6 @@ import gymnasium as gym
 import matplotlib.pyplot as plt
 import optuna
 import pytest
-from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
 from stable_baselines3 import HerReplayBuffer
 
 from sb3_dqs import DQS
@@ -30,11 +29,6 @@ def sampled_trials(n_trials=N_TRIALS, n_actions=1, additional_args=NO_HER, budge
         settings = sample_dqs_params(trial, n_actions, 1, additional_args)
         study.tell(trial, settings["learning_rate"])
         yield study, trial, settings
-
-
-def test_zoo_has_both_functions():
-    assert HYPERPARAMS_SAMPLER["dqs"] is sample_dqs_params
-    assert HYPERPARAMS_CONVERTER["dqs"] is convert_dqs_params
 
 
 def test_published_algorithm_has_no_search_space():
