@@ -22,11 +22,11 @@ $(STAMP): pyproject.toml constraints.txt
 train: $(STAMP)
 	$(BIN)/python examples/train.py
 
-# Agents of four tasks with their cards, into agents/: some hours on one core
+# Agents of four tasks with their cards, into agents/: about an hour on one core
 agents: $(STAMP)
 	$(BIN)/python examples/agents.py
 
-# Those of README and documentation, and a film, of two agents that are trained for them: some minutes
+# Those of README and documentation, and a film, of two agents that are trained for them: a quarter of an hour
 pictures: $(STAMP)
 	$(BIN)/python examples/pictures.py --output docs/pictures
 

@@ -319,8 +319,8 @@ def aggregate_tables(groups: Groups, tier: Tier) -> list[Table]:
     if rows:
         note = (
             f"That a run of {reference} scores higher than one of the other, mean over the environments that both have; "
-            "a tie counts half. Of each environment that of both scores. Three runs against two are all higher by chance once "
-            "in ten times."
+            "a tie counts half. Of each environment that of both scores. Three runs are all above three others by chance once "
+            "in twenty times."
         )
         tables.append(Table("Probability of improvement", note, ["over", "seeds of both", *SCORES, *counted], rows))
     return tables
@@ -531,7 +531,7 @@ def write_report(tier: Tier, store: Store, groups: Groups, missing: Sequence[Run
 HOW_TO_READ = (
     "Curves are means over seeds, with bands from the smallest to the largest. Deterministic and "
     "stochastic episodes start from the same states, and those of all algorithms do. Minutes are of training, without "
-    "evaluation; CPU minutes depend little on what else the machine did."
+    "evaluation; CPU minutes too depend on what else the machine did: compare within one time."
 )
 
 PAGE = """<!doctype html>
