@@ -16,16 +16,17 @@ def check_transition(observations: Any, rewards: np.ndarray, is_counted: bool = 
     :param observations: of all environments, after a step; array or dictionary of arrays
     :param rewards: (n_envs,)
     :param is_counted: whether statistics of ``VecNormalize`` have taken them in
-    :raises ValueError: if one is not finite: it would make the networks so
+    :raises ValueError: if one is not finite in single precision: it would make the networks so
     """
-    _check_finite({**_named(observations), "reward": rewards}, is_counted=is_counted)
+    check_observations(observations, is_counted)
+    _check_finite({"reward": rewards}, is_counted=is_counted)
 
 
 def check_observations(observations: Any, is_counted: bool = False) -> None:
     """
     :param observations: first ones of all environments; array or dictionary of arrays
     :param is_counted: whether statistics of ``VecNormalize`` have taken them in
-    :raises ValueError: if one is not finite
+    :raises ValueError: if one is not finite in single precision
     """
     _check_finite(_named(observations), is_counted=is_counted)
 
@@ -47,13 +48,18 @@ def _named(observations: Any) -> dict[str, Any]:
 def _check_finite(named: dict[str, Any], first_environment: int = 0, is_counted: bool = False) -> None:
     for name, values in named.items():
         values = np.asarray(values)
-        if values.dtype.kind == "f" and not np.isfinite(values).all():
-            index = int(np.argwhere(~np.isfinite(values))[0][0])
+        if values.dtype.kind != "f":
+            continue
+        with np.errstate(over="ignore"):  # as the networks will take them
+            is_finite = np.isfinite(values.astype(np.float32, copy=False))
+        if not is_finite.all():
+            index = int(np.argwhere(~is_finite)[0][0])
+            precision = ", beyond single precision" if np.isfinite(values[index]).all() else ""
             counted = "; the statistics of VecNormalize have counted it, go on with saved ones" if is_counted else ""
             raise InputError(
-                f"{name} of environment {first_environment + index} is not finite: {values[index]}. It was not stored, so the "
-                f"model is as it was and can be saved{counted}; mend the environment (SB3's VecCheckNan finds the step), or "
-                "replace such values in a wrapper of it"
+                f"{name} of environment {first_environment + index} is not finite: {values[index]}{precision}. It was not "
+                f"stored, so the model is as it was and can be saved{counted}; mend the environment (SB3's VecCheckNan finds "
+                "the step), or replace such values in a wrapper of it"
             )
 
 

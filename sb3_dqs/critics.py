@@ -18,6 +18,9 @@ from sb3_dqs.diffusion.networks import apply_modules, has_hooks, is_plain_sequen
 
 Batch = ReplayBufferSamples | DictReplayBufferSamples
 
+# Optimizers that ``critic_betas`` are for; they can treat all parameters in one pass over them
+ADAMS = (th.optim.Adam, th.optim.AdamW)
+
 # These critics put every row of [features, action] through each of ``q_networks``, so features can be computed once.
 FORWARDS_BY_Q_NETWORKS = (ContinuousCritic.forward, CrossQCritic.forward)
 
@@ -261,12 +264,14 @@ def _layers(network: nn.Module) -> list[Callable[[th.Tensor], th.Tensor]]:
     """The layers of an ``nn.Sequential``, as cheap as they can be called; another kind of network as a whole."""
     if not is_plain_sequential(network):
         return [network]
-    return [
+    layers: list[Callable[[th.Tensor], th.Tensor]] = [
         layer.in_evaluation()
         if type(layer) is NativeBatchRenorm1d and not layer.training and not has_hooks(layer)
         else without_bookkeeping(layer)
         for layer in network
     ]
+    # in place it would write into the inputs, which the networks share
+    return [th.relu, *layers[1:]] if layers and layers[0] is th.relu_ else layers
 
 
 class _Affine:

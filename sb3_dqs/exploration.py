@@ -13,7 +13,7 @@ from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.type_aliases import MaybeCallback
 
-from sb3_dqs import answers
+from sb3_dqs import answers, replay
 from sb3_dqs.checks import InputError
 
 
@@ -81,14 +81,16 @@ class ExploringAlgorithm(OffPolicyAlgorithm):
 
     @property
     def lacks_statistics(self) -> bool:
-        """Whether it was trained with ``VecNormalize``, and has no environment to take its statistics from."""
-        return self.sees_normalised and self.env is None
+        """Whether it was trained with ``VecNormalize``, and has no environment with one to take the statistics from."""
+        has_them = self._vec_normalize_env is not None and self._vec_normalize_env.norm_obs
+        return self.sees_normalised and not has_them
 
     def _setup_learn(
         self, total_timesteps: int, callback: MaybeCallback = None, reset_num_timesteps: bool = True, *rest: Any, **kwargs: Any
     ) -> tuple[int, BaseCallback]:
         if reset_num_timesteps or self._last_obs is None:  # the environments will start new episodes
             self.exploration_noise = None
+            replay.end_episodes(self.replay_buffer)
         prepared = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, *rest, **kwargs)
         self.sees_normalised = self._vec_normalize_env is not None and self._vec_normalize_env.norm_obs
         with self._reset_after_errors():
@@ -134,11 +136,13 @@ class ExploringAlgorithm(OffPolicyAlgorithm):
         infos: list[dict[str, Any]],
     ) -> None:
         raw = self._vec_normalize_env
+        dones = np.asarray(dones)  # SB3 takes lists of them too
         with self._reset_after_errors():
             if raw is not None:  # what is stored is not normalised, nor clipped, as what is infinite would be
                 answers.check_transition(raw.get_original_obs(), raw.get_original_reward(), is_counted=raw.training)
             answers.check_transition(new_obs, reward)
             for index in dones.nonzero()[0]:
+                # that of VecNormalize has been clipped, and what it was made from is gone
                 answers.check_terminal_observation(infos[index].get("terminal_observation"), int(index))
         super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
         if self.exploration_noise is not None and dones.any():

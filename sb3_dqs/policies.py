@@ -26,7 +26,7 @@ from torch.nn.parameter import is_lazy
 
 from sb3_dqs.averaging import follow, polynomial_decay_share
 from sb3_dqs.checks import InputError
-from sb3_dqs.critics import BatchRenormCritic, evaluating, smallest_q, smallest_q_fn
+from sb3_dqs.critics import ADAMS, BatchRenormCritic, evaluating, smallest_q, smallest_q_fn
 from sb3_dqs.diffusion.box import BoxDiffusion
 from sb3_dqs.diffusion.choice import Candidates, choose_by_law, pick
 from sb3_dqs.diffusion.corrector import Corrector
@@ -50,8 +50,7 @@ FOLLOWED = {"critic_target": "critic", "critic_average": "critic", "actor_averag
 # seventh off the time of an action, is safe with them
 KNOWN_PACKAGES = {"torch", "stable_baselines3", "sb3_contrib", "sb3_dqs"}
 
-# Optimizers that can treat all parameters in one pass over them, and the arguments that this cannot be combined with.
-ADAMS = (th.optim.Adam, th.optim.AdamW)
+# Arguments of ADAMS that one pass over all parameters cannot be combined with
 CONFLICTS_WITH_FUSED = {"foreach", "differentiable", "fused"}
 
 

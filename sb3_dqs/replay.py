@@ -1,10 +1,12 @@
-"""Does the replay buffer fit the settings and the environments? N-step returns are those of SB3's own buffer."""
+"""Does the replay buffer fit settings, environments and their episodes? N-step returns are those of SB3's own buffer."""
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from gymnasium import spaces
 from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.common.noise import VectorizedActionNoise
+from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
 from sb3_dqs.checks import InputError
 
@@ -77,6 +79,27 @@ def check_replay_buffer(model: "DQS") -> None:
             f"the replay buffer holds transitions of {buffer.n_envs} environments, and the model has {model.n_envs}; continue "
             f"with {buffer.n_envs} environments, or without the buffer"
         )
+
+
+def end_episodes(buffer: ReplayBuffer | None) -> None:
+    """
+    Tell the buffer that the environments start anew: where it derives something from the order of its transitions, an episode
+    that was running would go on with the first steps of the next one.
+
+    :param buffer: may be empty
+    """
+    if buffer is None or buffer.size() == 0:
+        return
+    last = (buffer.pos - 1) % buffer.buffer_size
+    if isinstance(buffer, HerReplayBuffer):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that it does so
+            buffer.truncate_last_trajectory()
+    elif isinstance(buffer, NStepReplayBuffer):
+        buffer.timeouts[last] = True
+    elif buffer.optimize_memory_usage:
+        # its next observation will be overwritten by the first of the next episode
+        buffer.dones[last] = True
 
 
 def fit_parts(model: "DQS") -> None:

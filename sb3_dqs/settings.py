@@ -23,7 +23,7 @@ from sb3_dqs.checks import (
     hint_at_text,
     is_finite_number,
 )
-from sb3_dqs.critics import evaluating
+from sb3_dqs.critics import ADAMS, evaluating
 from sb3_dqs.diffusion.corrector import Corrector
 from sb3_dqs.diffusion.refiner import Refiner
 from sb3_dqs.replay import check_replay_buffer_settings
@@ -211,6 +211,12 @@ def _check_policy_kwargs(model: "DQS") -> None:
             hint = hint_for(key, set(known) - BUILT_IN_POLICY_KWARGS)
             raise InputError(f"policy_kwargs must not hold {key!r}, which {name} has not; leave it out: {hint}")
         model.policy_kwargs[key] = _checked_policy_argument(key, value)
+    optimizer = model.policy_kwargs.get("optimizer_class", ADAMS[0])
+    if "critic_betas" in model.policy_kwargs and optimizer not in ADAMS:
+        raise InputError(
+            f"critic_betas in policy_kwargs are for torch's Adam and AdamW, and optimizer_class is {optimizer.__name__}; "
+            "leave them out, or put betas that hold for actor and critic into optimizer_kwargs"
+        )
     # a policy of one's own may have settled its critic
     usual_critic = known["critic_class"].default if "critic_class" in known else None
     _check_critic_kwargs(model.policy_kwargs.get("critic_class", usual_critic), model.policy_kwargs)

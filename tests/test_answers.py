@@ -10,6 +10,7 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from sb3_dqs import DQS
+from sb3_dqs.answers import check_transition
 from sb3_dqs.checks import InputError
 from tests.conftest import OBSERVATIONS, SMALL, make_env
 
@@ -123,6 +124,82 @@ def test_a_live_model_goes_on_from_a_reset_after_what_was_not_finite():
     # 19 steps, and 15 of a new episode
     assert before.tolist() == [*range(10), *range(9), *range(10), *range(5)]
     assert np.array_equal(after, before + 1)
+
+
+class Dated(Counting):
+    """Observes and rewards 100 times the number of its episode, and the step: 302 is the second step of the third."""
+
+    observation_space = spaces.Box(0.0, 1e4, (1,))
+
+    def __init__(self, bad_step):
+        self.bad_step, self.n_episodes = bad_step, 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.n_episodes += 1
+        return np.float32([100 * self.n_episodes]), {}
+
+    def step(self, action):
+        _, _, *rest = super().step(action)
+        now = 100 * self.n_episodes + self.n_steps
+        return np.float32([now]), math.nan if self.n_steps_of_all == self.bad_step else now, *rest
+
+
+@pytest.mark.parametrize("settings", [{"n_steps": 3}, {"optimize_memory_usage": True}])
+@pytest.mark.parametrize("is_refused", [True, False])
+@pytest.mark.filterwarnings("ignore:The last trajectory in the replay buffer will be truncated")
+def test_an_episode_that_was_broken_off_does_not_go_on_in_the_next_one(settings, is_refused):
+    """By an answer that is refused, the fourth of the second episode, or since a new run begins there."""
+    if "optimize_memory_usage" in settings:
+        settings = {**settings, "replay_buffer_kwargs": {"handle_timeout_termination": False}}
+    env = Dated(14 if is_refused else None)
+    model = DQS("MlpPolicy", env, seed=0, gamma=1.0, **{**SMALL, "learning_starts": 1_000}, **settings)
+    if is_refused:
+        with pytest.raises(InputError, match="reward of environment 0 is not finite"):
+            model.learn(60)
+    else:
+        model.learn(13)
+    model.learn(10, reset_num_timesteps=not is_refused)
+    batch = model.replay_buffer.sample(500)
+    before, after, dones = (values.flatten().numpy() for values in (batch.observations, batch.next_observations, batch.dones))
+    goes_on = dones == 0
+    assert (after // 100 == before // 100)[goes_on].all()
+    if "n_steps" in settings:
+        expected = [sum(range(int(a) + 1, int(b) + 1)) for a, b in zip(before, after, strict=True)]
+        assert batch.rewards.flatten().tolist() == expected
+        # up to three steps, fewer where the episode ends; the end itself is to be bootstrapped from
+        assert (after[before == 201] == 203).all()
+        assert goes_on[before == 202].all()
+
+
+@pytest.mark.parametrize("where", ["reward", "observation"])
+def test_numbers_beyond_single_precision_are_refused_as_infinite_ones_are(where):
+    """2^128 is the first power of two that float32, and so the networks, cannot hold."""
+    wide = spaces.Box(-np.inf, np.inf, (2,), np.float64)
+    env = DummyVecEnv([lambda: Broken(where, 7, 2.0**128, wide)])
+    env.buf_rews = env.buf_rews.astype(np.float64)  # as SubprocVecEnv returns them
+    model = DQS("MlpPolicy", env, seed=0, **SMALL)
+    with pytest.raises(InputError, match=rf"{where} of environment 0 is not finite: .*3\.40.*e\+38.*beyond single precision"):
+        model.learn(60)
+    assert model.replay_buffer.pos == 6
+
+
+def test_a_part_of_the_observation_that_is_called_reward_is_checked_too():
+    space = spaces.Dict({"reward": spaces.Box(-1.0, 1.0, (1,)), "vector": OBSERVATIONS})
+    observations = {"reward": np.full((1, 1), np.nan), "vector": np.zeros((1, *space["vector"].shape))}
+    with pytest.raises(InputError, match="reward of environment 0 is not finite"):
+        check_transition(observations, np.zeros(1))
+
+
+class ListsItsDones(DummyVecEnv):
+    def step_wait(self):
+        observations, rewards, dones, infos = super().step_wait()
+        return observations, rewards, dones.tolist(), infos
+
+
+def test_ends_of_episodes_may_be_a_list():
+    model = DQS("MlpPolicy", ListsItsDones([make_env]), seed=0, **SMALL).learn(60)
+    assert model.replay_buffer.dones.sum() > 0
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])

@@ -408,6 +408,10 @@ def with_dropout(critic):
         network.insert(3, nn.Dropout(0.5))
 
 
+def with_activation_of_the_inputs(critic):
+    critic.q_networks[0].insert(0, nn.ReLU())  # not in place: the other network takes the same inputs
+
+
 def with_hook(choose, register=nn.Module.register_forward_hook, hook=lambda module, inputs, output: output * 1.5):
     def edit(critic):
         for network in critic.q_networks:
@@ -447,6 +451,7 @@ EDITS = {
     "Sequential with a forward of its own": with_networks(lambda network: SignedNetwork(*network)),
     "nested": with_networks(nn.Sequential),
     "dropout": with_dropout,
+    "activation of the inputs": with_activation_of_the_inputs,
     "hook on the first layer": with_hook(lambda network: network[0]),
     "hook on a linear layer": with_hook(lambda network: network[1]),
     "hook on the last layer": with_hook(lambda network: network[-1]),

@@ -109,3 +109,13 @@ def test_a_loaded_replay_buffer_discounts_as_the_model_does(tmp_path):
     model.load_replay_buffer(tmp_path / "buffer")
     model.learn(5, reset_num_timesteps=False)
     assert model.replay_buffer.gamma == 0.5
+
+
+def test_goals_are_taken_from_the_same_episode_after_it_was_broken_off():
+    env = BitFlippingEnv(n_bits=30, continuous=True, max_steps=8)
+    settings = {**SMALL, "learning_starts": 1_000, "replay_buffer_class": HerReplayBuffer}
+    model = DQS("MultiInputPolicy", env, seed=0, **settings).learn(3)
+    model.learn(8)
+    # SB3's own notes: an episode of three steps, then one of eight
+    assert model.replay_buffer.ep_start[:11, 0].tolist() == [0] * 3 + [3] * 8
+    assert model.replay_buffer.ep_length[:3, 0].tolist() == [3] * 3

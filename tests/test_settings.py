@@ -156,6 +156,7 @@ def test_a_file_of_another_algorithm_says_so(tmp_path, files):
         ({"activation_fn": th.nn.ReLU()}, r"activation_fn in policy_kwargs must be a class, got ReLU\(\)"),
         ({"critic_betas": 0.5}, r"critic_betas in policy_kwargs must be two numbers in \[0, 1\), got 0.5"),
         ({"critic_betas": (0.9, 1.0)}, "critic_betas in policy_kwargs must be two numbers"),
+        ({"critic_betas": (0.9, 0.9), "optimizer_class": th.optim.SGD}, "critic_betas .* and optimizer_class is SGD; leave"),
         ({"critic_kwargs": {"n_quantile": 25}}, "critic_kwargs in policy_kwargs must not hold 'n_quantile'"),
         ({"critic_kwargs": [1]}, r"critic_kwargs in policy_kwargs must be a dictionary of arguments, got \[1\]"),
         ({"optimizer_kwargs": 3}, "optimizer_kwargs in policy_kwargs must be a dictionary of arguments, got 3"),

@@ -162,7 +162,7 @@ def vec_normalize_of(model: DQS, vec_normalize: Statistics | None) -> VecNormali
     if vec_normalize is None:
         if model.lacks_statistics:
             raise InputError(
-                "vec_normalize must be given for a model without environment that was trained with VecNormalize: what its "
+                "vec_normalize must be given for a model that was trained with VecNormalize and has none: what its "
                 "save() wrote (on the command line --vec-normalize FILE), or, in Python, False for a file that takes "
                 "normalised observations"
             )

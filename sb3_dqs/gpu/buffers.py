@@ -21,7 +21,8 @@ class DeviceReplayBuffer(ReplayBuffer):
     Replay buffer in the memory of the device: for any off-policy algorithm of SB3, by ``replay_buffer_class``.
 
     A batch is drawn and gathered on the device, without waiting for the host; the memory there is taken at the first
-    transition. Observations are stored in their own type, but 64-bit floats as 32-bit, as the networks take them. One-step
+    transition. Observations are stored in their own type, but 64-bit floats as 32-bit, as the networks take them: where they
+    vary by less than a millionth of their size, subtract their middle in a wrapper, before ``VecNormalize`` too. One-step
     returns only, and no hindsight replay.
 
     :param buffer_size: Max number of element in the buffer

@@ -78,7 +78,9 @@ class FigureCallback(BaseCallback):
         self.every = as_integer("every", every, 1, "5000 draws four rounds in 20,000 steps")
         self.course_every = as_integer("course_every", course_every, 1, "100 is the default")
         self.seed = as_integer("seed", seed, 0, "0 is the default")
+        self.given_observation = observation
         self.observation = observation
+        self.followed_model: DQS | None = None
         self.dimensions = dimensions
         self.envs = _with_arena(roll_out_env, as_integer("n_episodes", n_episodes, 1, "30 is the default"))
         self.course: dict[str, list[float]] = defaultdict(list)
@@ -92,6 +94,11 @@ class FigureCallback(BaseCallback):
         _check_spaces(self.envs, self.model)
         if all(isinstance(output, WITHOUT_PICTURES) for output in self.logger.output_formats):
             raise InputError("FigureCallback needs TensorBoard to keep its pictures: pass tensorboard_log='runs' to DQS")
+        is_another_model = self.model is not self.followed_model
+        self.followed_model = self.model
+        if is_another_model:
+            self.course.clear()
+            self.observation = self.given_observation
         if self.observation is None:
             self.observation = last_observation(self.model)
         try:
@@ -189,11 +196,15 @@ class MultimodalityCallback(BaseCallback):
             raise InputError(f"roll_out_env must have several goals to choose among, got {roll_out_env!r}; leave it out")
         self.observations: deque[Any] = deque(maxlen=n_observations)
         self.observe_every = max(self.every // n_observations, 1)
+        self.followed_model: BaseAlgorithm | None = None
         self.last_observed_step, self.last_measured_step = 0, 0
 
     def _on_training_start(self) -> None:
         check_draws(self.model)
         _check_spaces(self.envs, self.model)
+        if self.model is not self.followed_model:
+            self.followed_model = self.model
+            self.observations.clear()
         self.last_observed_step = self.last_measured_step = self.num_timesteps
 
     def _on_training_end(self) -> None:

@@ -84,7 +84,7 @@ def roll_out(
     vec_normalize = model.get_vec_normalize_env()
     if getattr(model, "lacks_statistics", False):
         raise InputError(
-            "model was trained with VecNormalize and has no environment to have its statistics from; use "
+            "model was trained with VecNormalize and has no environment with its statistics; use "
             "load(path, env=VecNormalize.load(file, venv)), with the file that its save() wrote"
         )
     traces = [[env.reset(seed=None if seed is None else seed + i, options=options)[0]] for i, env in enumerate(envs)]

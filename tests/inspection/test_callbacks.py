@@ -194,6 +194,20 @@ def test_pictures_leave_training_as_it_is_and_are_equal_in_equal_runs(tmp_path):
     assert np.isfinite(callbacks[0].course["train/entropy"]).any()
 
 
+def test_a_callback_may_go_on_with_another_model(tmp_path):
+    """Its observations are of that one's environment: of three numbers first, then of two."""
+    figures, measures = FigureCallback(40, course_every=5), MultimodalityCallback(40, n_actions=20)
+    for env, size in (("Pendulum-v1", 3), ("sb3_dqs/MultiGoal-v0", 2)):
+        model = DQS("MlpPolicy", env, tensorboard_log=str(tmp_path), **small())
+        model.learn(45, callback=[figures, measures])
+        assert figures.observation.shape == (size,)
+        assert {observation.shape[-1] for observation in measures.observations} == {size}
+        assert figures.course["steps"][0] <= 45
+    observation = figures.observation
+    model.learn(45, callback=[figures, measures])
+    assert figures.observation is observation, "pictures of one model show one observation"
+
+
 class Watcher(BaseCallback):
     """Keeps what the environment has shown before each step, and what the log holds then."""
 

@@ -264,9 +264,10 @@ def test_roll_outs_want_the_statistics_that_a_loaded_model_was_trained_with(tmp_
     model = DQS("MlpPolicy", vec_env, **small()).learn(30)
     model.save(tmp_path / "model")
     envs = [gym.make("sb3_dqs/MultiGoal-v0")]
-    loaded = DQS.load(tmp_path / "model")
-    with pytest.raises(ValueError, match="model was trained with VecNormalize and has no environment"):
-        roll_out(loaded, envs, seed=0, deterministic=True)
+    for env in (None, envs[0]):
+        loaded = DQS.load(tmp_path / "model", env=env)
+        with pytest.raises(ValueError, match="model was trained with VecNormalize and has no environment with its statistics"):
+            roll_out(loaded, envs, seed=0, deterministic=True)
     (truth,) = roll_out(model, envs, seed=0, deterministic=True)
     (same,) = roll_out(DQS.load(tmp_path / "model", env=vec_env), envs, seed=0, deterministic=True)
     np.testing.assert_array_equal(truth.observations, same.observations)
