@@ -3,6 +3,7 @@
 import warnings
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.common.noise import VectorizedActionNoise
@@ -96,7 +97,8 @@ def end_episodes(buffer: ReplayBuffer | None) -> None:
             warnings.simplefilter("ignore")  # that it does so
             buffer.truncate_last_trajectory()
     elif isinstance(buffer, NStepReplayBuffer):
-        buffer.timeouts[last] = True
+        # what has ended in earnest stays so
+        buffer.timeouts[last] = np.maximum(buffer.timeouts[last], 1 - buffer.dones[last])
     elif buffer.optimize_memory_usage:
         # its next observation will be overwritten by the first of the next episode
         buffer.dones[last] = True

@@ -211,15 +211,17 @@ def _check_policy_kwargs(model: "DQS") -> None:
             hint = hint_for(key, set(known) - BUILT_IN_POLICY_KWARGS)
             raise InputError(f"policy_kwargs must not hold {key!r}, which {name} has not; leave it out: {hint}")
         model.policy_kwargs[key] = _checked_policy_argument(key, value)
-    optimizer = model.policy_kwargs.get("optimizer_class", ADAMS[0])
+    # a policy of one's own may have settled its critic and its optimizer
+    usual: dict[str, Any] = {name: known[name].default for name in ("critic_class", "optimizer_class") if name in known}
+    chosen = {**usual, **model.policy_kwargs}
+    optimizer = chosen.get("optimizer_class", ADAMS[0])
     if "critic_betas" in model.policy_kwargs and optimizer not in ADAMS:
         raise InputError(
-            f"critic_betas in policy_kwargs are for torch's Adam and AdamW, and optimizer_class is {optimizer.__name__}; "
-            "leave them out, or put betas that hold for actor and critic into optimizer_kwargs"
+            "critic_betas in policy_kwargs are for torch's Adam and AdamW, and optimizer_class is "
+            f"{getattr(optimizer, '__name__', optimizer)}; leave them out, or put betas that hold for actor and critic into "
+            "optimizer_kwargs"
         )
-    # a policy of one's own may have settled its critic
-    usual_critic = known["critic_class"].default if "critic_class" in known else None
-    _check_critic_kwargs(model.policy_kwargs.get("critic_class", usual_critic), model.policy_kwargs)
+    _check_critic_kwargs(chosen.get("critic_class"), model.policy_kwargs)
 
 
 def without_sde(policy_kwargs: dict[str, Any]) -> dict[str, Any]:

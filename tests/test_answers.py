@@ -172,6 +172,20 @@ def test_an_episode_that_was_broken_off_does_not_go_on_in_the_next_one(settings,
         assert goes_on[before == 202].all()
 
 
+class Ending(Counting):
+    def step(self, action):
+        observation, *_ = super().step(action)
+        return observation, 0.0, self.n_steps == 10, False, {}
+
+
+def test_an_episode_that_has_ended_in_earnest_before_a_new_run_is_not_bootstrapped_from():
+    model = DQS("MlpPolicy", Ending(), n_steps=3, seed=0, **{**SMALL, "learning_starts": 1_000}).learn(10)
+    buffer = model.replay_buffer
+    assert (buffer.dones[9, 0], buffer.timeouts[9, 0]) == (1, 0)
+    model.learn(5)
+    assert (buffer.dones[9, 0], buffer.timeouts[9, 0]) == (1, 0)
+
+
 @pytest.mark.parametrize("where", ["reward", "observation"])
 def test_numbers_beyond_single_precision_are_refused_as_infinite_ones_are(where):
     """2^128 is the first power of two that float32, and so the networks, cannot hold."""

@@ -94,9 +94,8 @@ class FigureCallback(BaseCallback):
         _check_spaces(self.envs, self.model)
         if all(isinstance(output, WITHOUT_PICTURES) for output in self.logger.output_formats):
             raise InputError("FigureCallback needs TensorBoard to keep its pictures: pass tensorboard_log='runs' to DQS")
-        is_another_model = self.model is not self.followed_model
-        self.followed_model = self.model
-        if is_another_model:
+        if self.model is not self.followed_model:
+            self.followed_model = self.model
             self.course.clear()
             self.observation = self.given_observation
         if self.observation is None:
