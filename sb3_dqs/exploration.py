@@ -80,10 +80,14 @@ class ExploringAlgorithm(OffPolicyAlgorithm):
     sees_normalised: bool = False
 
     @property
+    def has_statistics(self) -> bool:
+        """Whether its environment, if any, normalises observations, by ``VecNormalize``."""
+        return self._vec_normalize_env is not None and self._vec_normalize_env.norm_obs
+
+    @property
     def lacks_statistics(self) -> bool:
         """Whether it was trained with ``VecNormalize``, and has no environment with one to take the statistics from."""
-        has_them = self._vec_normalize_env is not None and self._vec_normalize_env.norm_obs
-        return self.sees_normalised and not has_them
+        return self.sees_normalised and not self.has_statistics
 
     def _setup_learn(
         self, total_timesteps: int, callback: MaybeCallback = None, reset_num_timesteps: bool = True, *rest: Any, **kwargs: Any
@@ -92,7 +96,7 @@ class ExploringAlgorithm(OffPolicyAlgorithm):
             self.exploration_noise = None
             replay.end_episodes(self.replay_buffer)
         prepared = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, *rest, **kwargs)
-        self.sees_normalised = self._vec_normalize_env is not None and self._vec_normalize_env.norm_obs
+        self.sees_normalised = self.has_statistics
         with self._reset_after_errors():
             if self._vec_normalize_env is not None:
                 answers.check_observations(self._last_original_obs, is_counted=self._vec_normalize_env.training)
