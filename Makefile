@@ -31,7 +31,7 @@ pictures: $(STAMP)
 	$(BIN)/python examples/pictures.py --output docs/pictures
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2 --cov --cov-report=term --cov-fail-under=95
+	$(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term --cov-fail-under=95
 
 # Two algorithms, two environments, two seeds, few steps, and their report
 benchmark-smoke: $(STAMP)

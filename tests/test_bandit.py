@@ -36,7 +36,7 @@ class TwoPeakBandit(gym.Env):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("action_dim", [1, 2])
+@pytest.mark.parametrize("action_dim", [1, pytest.param(2, marks=pytest.mark.integration)])
 def test_actions_follow_the_boltzmann_law_of_the_reward(action_dim):
     model = DQS(
         "MlpPolicy",

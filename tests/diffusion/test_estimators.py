@@ -141,7 +141,7 @@ def test_a_kept_draw_of_the_law_makes_few_proposals_unbiased(log_density, n_pair
     noisy_actions = actions + sigmas * th.randn(actions.shape, dtype=th.float64, generator=generator)
     uniforms = th.rand((n_pairs, n_rows, 1), dtype=th.float64, generator=generator)
     guide = guide and Guide(actions * 0 + guide[0], sigmas * 0 + guide[1])
-    q_fn, exact = truth.product_q_fn(log_density), truth.posterior_means(log_density, noisy_actions, sigmas)
+    q_fn, exact = truth.product_q_fn(log_density), truth.denoiser(log_density)(noisy_actions, sigma)
 
     def z_scores(kept):
         errors = box_posterior_mean(q_fn, noisy_actions, sigmas, 1.0, uniforms, "value", guide, kept).mean - exact

@@ -14,7 +14,7 @@ from gymnasium import spaces
 
 from sb3_dqs import DQS, PaperDQS
 from sb3_dqs.checks import InputError
-from sb3_dqs.export import compare_with_predict, export_onnx
+from sb3_dqs.export import DeployedPolicy, compare_with_predict, export_onnx
 from tests.conftest import SMALL, RandomEnv
 from tests.docs.markdown import REPOSITORY, blocks, page
 from tests.export.models import DICT, IMAGE, VECTOR, observations_for, trained
@@ -125,7 +125,7 @@ def test_statistics_that_a_loaded_model_has_lost_are_missed(tmp_path):
     # not where nothing, or the reward alone, was normalised
     for normalized in (None, {"norm_obs": False}):
         trained(DQS, "MlpPolicy", VECTOR, normalized, n_diffusion_steps=2).save(tmp_path / "model")
-        export_onnx(DQS.load(tmp_path / "model"), path)
+        DeployedPolicy(DQS.load(tmp_path / "model"))
 
 
 def test_observations_may_be_named_as_something_inside_the_file(tmp_path):
