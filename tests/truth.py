@@ -60,7 +60,7 @@ def posterior_mean(log_density: LogDensity, noisy_action: float, sigma: float) -
 
 
 def posterior_means(log_density: LogDensity, noisy_actions: th.Tensor, sigma: th.Tensor) -> th.Tensor:
-    """E[a | x] for (batch, action_dim) noisy actions and (batch, 1) noise levels; for thousands at one level see `denoiser`."""
+    """E[a | x] for (batch, action_dim) noisy actions and (batch, 1) noise levels; a table serves thousands: ``denoiser``."""
     means = th.empty_like(noisy_actions)
     for row, (noisy_row, level) in enumerate(zip(noisy_actions, sigma, strict=True)):
         means[row] = th.tensor([posterior_mean(log_density, float(x), float(level)) for x in noisy_row])
