@@ -19,7 +19,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from sb3_dqs import DQS, PaperDQS
 from sb3_dqs.checks import as_integer, check_choice
 from sb3_dqs.diffusion.corrector import Corrector
-from sb3_dqs.signatures import default_of, keyword_arguments
+from sb3_dqs.signatures import check_argument_names, default_of, keyword_arguments
 from sb3_dqs.temperature import AutomaticTemperature, ScheduledTemperature
 
 TIERS = Path(__file__).parent / "tiers"
@@ -183,6 +183,9 @@ def load_tier(name_or_path: str) -> Tier:
     for name in [*content["algorithms"], *content["environments"]]:
         if {"/", "\\"} & set(str(name)):
             raise ValueError(f"{name!r} names files of results, and must not hold a slash; an environment's id goes into 'id'")
+    seeds = content["seeds"]
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f"seeds of a tier must differ, or one run would count as several, got {seeds}")
     runs = []
     for algorithm, entry in content["algorithms"].items():
         _check_keys(f"algorithm {algorithm!r}", entry, ALGORITHM_KEYS)
@@ -193,7 +196,7 @@ def load_tier(name_or_path: str) -> Tier:
             _check_keys(f"environment {environment!r}", environment_entry, ENVIRONMENT_KEYS)
             if "law" in environment_entry and not issubclass(CLASSES[entry["class"]], DQS):
                 continue  # static targets have no reward to learn from
-            runs += [_run(content, algorithm, environment, seed) for seed in content["seeds"]]
+            runs += [_run(content, algorithm, environment, seed) for seed in seeds]
     _check_report(content, runs)
     entries = {**content["algorithms"], **content["environments"]}
     on_request = {name for name, entry in entries.items() if entry.get("on_request")}
@@ -218,6 +221,7 @@ def _run(content: dict[str, Any], algorithm: str, environment: str, seed: int) -
     settings_of = environment_entry.get("settings", {})
     _check_keys(f"settings of environment {environment!r}", settings_of, ("all", *CLASSES))
     settings = {**settings_of.get("all", {}), **settings_of.get(class_name, {}), **algorithm_entry.get("settings", {})}
+    check_argument_names(CLASSES[class_name], settings)
     evaluation = {**EVALUATION, **content.get("evaluation", {}), **environment_entry.get("evaluation", {})}
     _check_keys("evaluation", evaluation, tuple(EVALUATION))
     move = environment_entry.get("move_favourite")
@@ -226,13 +230,15 @@ def _run(content: dict[str, Any], algorithm: str, environment: str, seed: int) -
         raise ValueError(f"environment {environment!r}: move_favourite must hold {sorted(missing)} too")
     where = f"environment {environment!r}: n_envs"
     n_envs = as_integer(where, environment_entry.get("n_envs", 1), 1, "it is how many the agent acts in at once")
-    counted = {"steps": environment_entry["steps"], "evaluation's every": evaluation["every"]}
+    steps = as_integer(f"environment {environment!r}: steps", environment_entry.get("steps"), 1, "YAML takes 1e5 for text")
+    every = as_integer("evaluation's every", evaluation["every"], 1, "it is in steps of the agent")
+    counted = {"steps": steps, "evaluation's every": every}
     if move is not None:
         counted["move_favourite's at"] = move["at"]
     for name, n_steps in counted.items():
         if n_steps % n_envs:  # all environments take a step at once, so it would be stepped over
             raise ValueError(f"environment {environment!r}: {name} must be a multiple of n_envs, {n_envs}, got {n_steps}")
-    if move is not None and (move["at"] % evaluation["every"] or not 0 < move["at"] < environment_entry["steps"]):
+    if move is not None and (move["at"] % every or not 0 < move["at"] < steps):
         raise ValueError(
             f"environment {environment!r}: move_favourite's at must be the step of an evaluation before the last, got "
             f"{move['at']}"
@@ -245,7 +251,7 @@ def _run(content: dict[str, Any], algorithm: str, environment: str, seed: int) -
         environment=environment,
         env_spec={key: environment_entry[key] for key in ENV_SPEC_KEYS if key in environment_entry},
         seed=seed,
-        steps=environment_entry["steps"],
+        steps=steps,
         evaluation=evaluation,
         defaults=default_settings(CLASSES[class_name], {**static, **settings}),
     )

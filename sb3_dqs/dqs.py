@@ -27,7 +27,7 @@ from sb3_dqs.exploration import ExploringAlgorithm
 from sb3_dqs.live_settings import LiveSettings
 from sb3_dqs.policies import CnnPolicy, DiffusionActor, DiffusionPolicy, MlpPolicy, MultiInputPolicy
 from sb3_dqs.regression_points import regression_points
-from sb3_dqs.temperature import AutomaticTemperature, ScheduledTemperature, Temperature, cooled_share
+from sb3_dqs.temperature import MEASURED, AutomaticTemperature, ScheduledTemperature, Temperature, cooled_share
 from sb3_dqs.update_log import UpdateLog
 
 SelfDQS = TypeVar("SelfDQS", bound="DQS")
@@ -213,6 +213,8 @@ class DQS(LiveSettings, ExploringAlgorithm):
         self.component_kwargs = component_kwargs
         # how far the cooling has come: it goes back only where ``cooling_updates`` is changed, or parameters are loaded
         self.cooled_share = 0.0
+        # since which update it counts: the first one, unless parameters of another time have been loaded
+        self.cooling_began_at = 0.0
         # what learn() was asked for when the run began, of which later calls may be pieces
         self.steps_in_run = 0
 
@@ -275,7 +277,7 @@ class DQS(LiveSettings, ExploringAlgorithm):
 
     def _cooled_share_by_now(self) -> float:
         steps_done, steps_in_run = (n - self.learning_starts for n in (self.num_timesteps, self.steps_in_run))
-        return cooled_share(self._n_updates, self.cooling_updates, steps_done, steps_in_run)
+        return cooled_share(self._n_updates - self.cooling_began_at, self.cooling_updates, steps_done, steps_in_run)
 
     def _update(self, batch: Batch, is_actor_update: bool) -> Scalars:
         # What changes between updates is in tensors, and nothing waits for the device: a CUDA graph can replay this
@@ -323,7 +325,8 @@ class DQS(LiveSettings, ExploringAlgorithm):
         return {
             # that of the diffusion: the refiner's has no zero to go to
             "actor_loss": regressions[0].loss.detach(),
-            "effective_sample_size": measures["effective_sample_size"],
+            # the others are means of the temperature
+            **{name: value for name, value in measures.items() if name not in MEASURED},
         }
 
     def learn(
@@ -352,7 +355,9 @@ class DQS(LiveSettings, ExploringAlgorithm):
             return  # the policy alone brings the temperature that it was trained for
         share = float(self.thermostat.cooled_share)
         if not math.isclose(share, self.cooled_share, rel_tol=1e-6):  # load() has read it to the last bit
-            self.cooled_share = share
+            # goes on from there, by updates alone: the run has been asked for with other parameters
+            self.cooled_share, self.steps_in_run = share, 0
+            self.cooling_began_at = self._n_updates - share * self.cooling_updates
         # the policy was saved with the temperature of then, which may be loaded with another one
         self.policy.follow_temperature(self.thermostat.value)
 

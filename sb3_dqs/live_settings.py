@@ -12,7 +12,7 @@ from stable_baselines3.common.type_aliases import GymEnv
 
 from sb3_dqs.checks import InputError
 from sb3_dqs.replay import fit_parts
-from sb3_dqs.settings import COPIES, check_batch_size, settle, without_sde
+from sb3_dqs.settings import COPIES, as_kept, check_batch_size, for_a_temperature_that_is_set, settle
 from sb3_dqs.signatures import ArgumentError, arguments_of, check_argument_names, settings_of, takes_any
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class LiveSettings:
         check_argument_names(cls, set(kwargs) - arguments_of(super().load))  # type: ignore[misc]
         _check_custom_objects(cls, kwargs.get("custom_objects") or {})
         if isinstance(kwargs.get("policy_kwargs"), dict):
-            kwargs["policy_kwargs"] = without_sde(kwargs["policy_kwargs"])
+            kwargs["policy_kwargs"] = as_kept(kwargs["policy_kwargs"])
         return super().load(path, env, *args, **kwargs)  # type: ignore[misc]
 
     @contextmanager
@@ -106,6 +106,8 @@ def change(model: "DQS", name: str, value: Any) -> None:
         raise InputError(f"{name} is built into the model and cannot change on a live one; {_when_made(name)}")
     previous = dict(model.__dict__)
     model.__dict__[name] = value
+    if name == "temperature" and not isinstance(value, str):
+        model.__dict__["component_kwargs"] = for_a_temperature_that_is_set(model.component_kwargs)
     try:
         settle(model)
         _let_act(model, name)

@@ -1,5 +1,6 @@
 """How do observations become actions? Features -> diffusion actor -> action in [-1, 1]; the networks and their optimisers."""
 
+import copy
 import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping
@@ -96,8 +97,8 @@ class DiffusionActor(BoundedPolicy):
     """
     Actor (policy) network of DQS: a diffusion model over actions, conditioned on the observation.
 
-    An actor of one's own overrides :meth:`forward`, through which all its actions then go: ``predict()`` takes single draws of
-    it, and does not choose among several.
+    An actor of one's own overrides :meth:`forward`, which then makes all actions: single ones, not chosen among several, and
+    not corrected.
 
     :param observation_space: Observation space
     :param action_space: Action space
@@ -160,7 +161,10 @@ class DiffusionActor(BoundedPolicy):
 
     @property
     def gives_candidates(self) -> bool:
-        """Whether it may be asked for several draws at once: not where ``forward`` is a user's, which all actions pass."""
+        """
+        Whether it may be asked for several draws at once, and its actions be moved: not where ``forward`` is a user's, which
+        may keep them out of places.
+        """
         return type(self).forward is DiffusionActor.forward
 
     @property
@@ -540,8 +544,8 @@ class DiffusionPolicy(BoundedPolicy):
         :return: (batch, action_dim), in [-1, 1]
         """
         actor = self.deployed_actor
-        is_chosen = self.n_action_candidates > 1 and actor.refiner is not None and actor.gives_candidates
-        if not is_chosen and not self.corrector:
+        is_chosen = self.n_action_candidates > 1 and actor.refiner is not None
+        if not actor.gives_candidates or not (is_chosen or self.corrector):
             return actor(obs)
         with evaluating(self.law_critic):
             q_fn = smallest_q_fn(self.law_critic, obs)
@@ -563,7 +567,7 @@ class DiffusionPolicy(BoundedPolicy):
         """
         actor_noise, corrector_noise = noise.tensor_split([self.actor.noise_dim], dim=1)
         actions = self.actor(obs, noise=actor_noise)
-        if not self.corrector:
+        if not self.actor.gives_candidates or not self.corrector:
             return actions
         with evaluating(self.law_critic):
             return self.corrector(smallest_q_fn(self.law_critic, obs), actions, self.temperature, corrector_noise)
@@ -605,9 +609,11 @@ class DiffusionPolicy(BoundedPolicy):
         for name in self.state_dict():
             part, _, rest = name.partition(".")
             if part in FOLLOWED:
-                value = state_dict.get(name, state_dict.get(f"{FOLLOWED[part]}.{rest}"))
-                if value is not None:
-                    state[name] = value
+                followed = state_dict.get(f"{FOLLOWED[part]}.{rest}")
+                if name in state_dict:
+                    state[name] = state_dict[name]
+                elif followed is not None:  # with ``assign``, it would be the network itself
+                    state[name] = copy.deepcopy(followed)
         actors = {name.split(".")[0] for name in state_dict} & {"actor", "actor_average"}
         if actors == {"actor"}:  # the average starts anew
             state["n_averaged_actors"] = th.zeros(())

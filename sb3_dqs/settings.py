@@ -28,6 +28,7 @@ from sb3_dqs.diffusion.corrector import Corrector
 from sb3_dqs.diffusion.refiner import Refiner
 from sb3_dqs.replay import check_replay_buffer_settings
 from sb3_dqs.signatures import COUNTERPARTS, accepts, default_of, hint_for, keyword_arguments, settings_of
+from sb3_dqs.temperature import AutomaticTemperature, ScheduledTemperature
 
 if TYPE_CHECKING:
     from sb3_dqs.dqs import DQS
@@ -62,6 +63,8 @@ BUILT_IN_POLICY_KWARGS = {
     "corrector_kwargs",
     *(argument for argument, _ in COPIES.values()),
 }
+
+ONLY_IF_AUTOMATIC = set(keyword_arguments(AutomaticTemperature)[0]) - set(keyword_arguments(ScheduledTemperature)[0])
 
 # Arguments of the policy that are classes, and an example of each
 CLASSES_OF_POLICY = {
@@ -202,7 +205,7 @@ def _check_policy_kwargs(model: "DQS") -> None:
         raise InputError(
             f"policy_kwargs must be a dictionary, got {model.policy_kwargs!r}; for example dict(net_arch=[256, 256])"
         )
-    model.__dict__["policy_kwargs"] = without_sde(model.policy_kwargs)
+    model.__dict__["policy_kwargs"] = as_kept(model.policy_kwargs)
     known, takes_others = keyword_arguments(model.policy_class)
     for key, value in model.policy_kwargs.items():
         if key in settings_of(type(model)) | BUILT_IN_POLICY_KWARGS:
@@ -224,9 +227,10 @@ def _check_policy_kwargs(model: "DQS") -> None:
     _check_critic_kwargs(chosen.get("critic_class"), model.policy_kwargs)
 
 
-def without_sde(policy_kwargs: dict[str, Any]) -> dict[str, Any]:
-    """A copy without what SB3's SAC and TQC write into the dictionary that they are given."""
-    return {name: value for name, value in policy_kwargs.items() if (name, value) != ("use_sde", False)}
+def as_kept(policy_kwargs: dict[str, Any]) -> dict[str, Any]:
+    """A copy as a model keeps it: without what SB3's SAC and TQC write into it, and with lists of sizes."""
+    kept = {name: value for name, value in policy_kwargs.items() if (name, value) != ("use_sde", False)}
+    return kept if "net_arch" not in kept else {**kept, "net_arch": _checked_net_arch(kept["net_arch"])}
 
 
 def _checked_policy_argument(key: str, value: Any) -> Any:
@@ -234,8 +238,6 @@ def _checked_policy_argument(key: str, value: Any) -> Any:
         raise InputError(f"{key} in policy_kwargs must be a class, got {value!r}; for example {CLASSES_OF_POLICY[key]}")
     if key == "n_critics":
         return as_integer(key, value, 1, "two are usual")
-    if key == "net_arch":
-        return _checked_net_arch(value)
     if key.endswith("_kwargs") and not isinstance(value, dict | None):
         raise InputError(f"{key} in policy_kwargs must be a dictionary of arguments, got {value!r}")
     if key == "critic_betas" and not _is_pair_of_betas(value):
@@ -329,6 +331,28 @@ def _check_temperature(model: "DQS") -> None:
             "a model that was saved with it: load(..., target_entropy='auto'); on a live model, first "
             "model.target_entropy = 'auto'), or choose temperature='auto'"
         )
+    elif model.learns_temperature and (names := sorted(set(_of_temperature(model.component_kwargs)) & ONLY_IF_AUTOMATIC)):
+        raise InputError(
+            f"{names} in component_kwargs['temperature'] have no effect without the automatic temperature; leave them out (to "
+            "load a model that was saved with them: load(..., component_kwargs=None), or without these), or choose "
+            "temperature='auto'"
+        )
+
+
+def for_a_temperature_that_is_set(kwargs: Any) -> Any:
+    """
+    :param kwargs: ``component_kwargs`` of a model
+    :return: the same without what the automatic temperature alone has
+    """
+    of_temperature = _of_temperature(kwargs)
+    if not set(of_temperature) & ONLY_IF_AUTOMATIC:
+        return kwargs
+    return {**kwargs, "temperature": {name: of_temperature[name] for name in set(of_temperature) - ONLY_IF_AUTOMATIC}}
+
+
+def _of_temperature(kwargs: Any) -> dict[str, Any]:
+    of_temperature = kwargs.get("temperature") if isinstance(kwargs, dict) else None
+    return of_temperature if isinstance(of_temperature, dict) else {}
 
 
 def check_critic(model: "DQS") -> None:

@@ -320,11 +320,11 @@ def checked_target_entropy(target_entropy: Any, action_dim: int, entropy_range: 
     return float(target)
 
 
-def cooled_share(n_updates: int, cooling_updates: int, steps_done: int, steps_in_run: int) -> float:
+def cooled_share(n_updates: float, cooling_updates: int, steps_done: int, steps_in_run: int) -> float:
     """
     How far the cooling has come: it takes so many updates, or the first half of the run if that is shorter.
 
-    :param n_updates: updates of the critic done so far
+    :param n_updates: updates of the critic since the cooling began
     :param cooling_updates: number of updates that the cooling takes at most; 0 for none
     :param steps_done: environment steps of the run so far, after warm-up
     :param steps_in_run: environment steps of the whole run, after warm-up; <= 0 where it is warm-up alone, or not known

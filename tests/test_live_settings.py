@@ -272,6 +272,25 @@ def test_a_schedule_that_fails_leaves_the_live_model_as_it_was(name, algorithm):
         assert is_as_before(model, before)
 
 
+def test_a_temperature_may_be_chosen_after_training_with_arguments_of_the_automatic_one(tmp_path):
+    components = {"temperature": {"gain": 0.01, "measurement_rate": 0.1}, "refiner": {"relative_sigma": 0.5}}
+    model = DQS("MlpPolicy", "Pendulum-v1", component_kwargs=components, **SMALL)
+    model.save(tmp_path / "automatic")
+    model.temperature = 0.1
+    assert model.thermostat.measurement_rate == 0.1
+    model.save(tmp_path / "number")
+    assert DQS.load(tmp_path / "number").component_kwargs == {**components, "temperature": {"measurement_rate": 0.1}}
+    with pytest.raises(InputError, match=r"\['gain'\] .* no effect .* load\(..., component_kwargs=None\)"):
+        DQS.load(tmp_path / "automatic", temperature=0.1)
+    assert DQS.load(tmp_path / "automatic", temperature=0.1, component_kwargs=None).thermostat.value == pytest.approx(0.1)
+
+
+def test_sizes_of_layers_may_be_given_again_to_load_as_they_were_to_the_constructor(tmp_path):
+    policy_kwargs = {"net_arch": {"pi": (16,), "qf": (8, 8)}, "use_sde": False}
+    DQS("MlpPolicy", "Pendulum-v1", policy_kwargs=policy_kwargs).save(tmp_path / "model")
+    assert DQS.load(tmp_path / "model", policy_kwargs=policy_kwargs).policy.net_arch == {"pi": [16], "qf": [8, 8]}
+
+
 @pytest.mark.parametrize("name", sorted(signature(DQS) - signature(PaperDQS)))
 def test_what_the_published_algorithm_has_not_cannot_be_set_on_it(name):
     model = PaperDQS("MlpPolicy", make_env(), **SMALL_PAPER)

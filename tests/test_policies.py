@@ -160,8 +160,11 @@ class GentlePolicy(DiffusionPolicy):
     actor_class = Gentle
 
 
-def test_all_actions_go_through_the_forward_pass_of_an_actor_of_ones_own():
-    model = DQS(GentlePolicy, "Pendulum-v1", seed=0, n_corrector_proposals=0, **SMALL).learn(60)
+@pytest.mark.parametrize("time", [0.0, 16.0])
+def test_all_actions_go_through_the_forward_pass_of_an_actor_of_ones_own(time):
+    model = DQS(GentlePolicy, "Pendulum-v1", seed=0, **{**SMALL, "exploration_correlation_time": time}).learn(60)
+    taken = model.replay_buffer.actions[model.learning_starts : 60]
+    assert 0 < np.abs(taken).max() <= 0.1 + 1e-6, "a tenth of the box"
     for deterministic in (True, False):
         actions = np.stack([model.predict(OBSERVATIONS, deterministic=deterministic)[0] for _ in range(5)])
         assert 0 < np.abs(actions).max() <= 0.2 + 1e-6, "the torque is up to 2"
@@ -642,6 +645,16 @@ def test_parts_of_the_weights_can_be_loaded():
     model.policy.load_state_dict(state, strict=False)
     assert th.equal(model.critic.qf0[-1].weight, other.critic.qf0[-1].weight)
     assert not th.equal(next(model.actor.parameters()), next(other.actor.parameters()))
+
+
+def test_averages_are_no_second_name_of_weights_that_are_assigned():
+    model = DQS("MlpPolicy", "Pendulum-v1", **SMALL)
+    state = {name: value for name, value in model.policy.state_dict().items() if "average." not in name}
+    model.policy.load_state_dict(state, assign=True)
+    for average, online in ((model.policy.actor_average, model.actor), (model.policy.critic_average, model.critic)):
+        for ours, theirs in zip(average.parameters(), online.parameters(), strict=True):
+            assert th.equal(ours, theirs)
+            assert ours.data_ptr() != theirs.data_ptr()
 
 
 def test_the_policy_alone_brings_its_temperature_with_it():

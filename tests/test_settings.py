@@ -108,7 +108,7 @@ NO_EFFECT = {"temperature": 0.1, "target_entropy": -1.0}
         ({"component_kwargs": {"temperature": {"target_entropy": -1.0}}}, "'target_entropy', a setting of DQS"),
         (
             {"temperature": 0.1, "component_kwargs": {"temperature": {"initial": 1.0}}},
-            "ScheduledTemperature has no .*'initial'",
+            r"\['initial'\] in component_kwargs\['temperature'\] have no effect without the automatic",
         ),
     ],
 )

@@ -401,6 +401,18 @@ def test_cooling_goes_on_where_parameters_were_saved(tmp_path):
     assert model.thermostat.target.item() == -1.0
 
 
+def test_cooling_goes_on_from_loaded_parameters_also_where_the_model_is_older():
+    young = DQS("MlpPolicy", "Pendulum-v1", cooling_updates=100, **SMALL).learn(10_000, StopAfter(46))
+    old = DQS("MlpPolicy", "Pendulum-v1", cooling_updates=100, **SMALL).learn(140)
+    assert (young.cooled_share, old.cooled_share) == (0.25, 1.0), "25 and 120 updates after 20 steps of warm-up"
+    old.set_parameters(young.get_parameters())
+    assert old.thermostat.value == young.thermostat.value
+    old.learn(8, reset_num_timesteps=False)
+    assert old.cooled_share == pytest.approx(0.33)
+    old.cooling_updates = 200
+    assert old.cooled_share == pytest.approx(33 / 200)
+
+
 @pytest.mark.parametrize("temperature", ["auto", 1.0])
 def test_cooling_of_a_loaded_model_is_known_to_the_last_bit(tmp_path, temperature):
     saved = DQS("MlpPolicy", "Pendulum-v1", temperature=temperature, cooling_updates=300, **SMALL).learn(2_000, StopAfter(100))

@@ -7,6 +7,7 @@ import pytest
 import torch as th
 from stable_baselines3 import HerReplayBuffer
 from stable_baselines3.common.envs import BitFlippingEnv
+from stable_baselines3.common.logger import configure
 from stable_baselines3.common.policies import ContinuousCritic
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
@@ -14,7 +15,9 @@ from torch import nn
 
 import sb3_dqs.dqs
 from sb3_dqs import DQS, PaperDQS
+from sb3_dqs.checks import InputError
 from sb3_dqs.diffusion.box import BoxDiffusion
+from sb3_dqs.diffusion.estimators import Regression
 from sb3_dqs.diffusion.refiner import Refiner
 from sb3_dqs.dqs import observations_to_go_on_from
 from sb3_dqs.envs import MultiGoalEnv
@@ -500,6 +503,28 @@ def test_actor_is_regressed_on_the_critic_at_the_temperature(monkeypatch, algori
     assert q_fn(th.zeros(7, 4, 1)).shape == (7, 4)
     constant_critic(model.policy.law_critic, [3.0, 2.0])
     assert q_fn(th.zeros(7, 4, 1)).unique().tolist() == [2.0]
+
+
+class Curious(DiffusionActor):
+    """Learns by its refiner alone, and measures something of its own."""
+
+    def regress(self, *args):
+        _, of_refiner = super().regress(*args)
+        return [Regression(of_refiner.loss, {"curiosity": th.tensor(3.0)})]
+
+
+class CuriousPolicy(DiffusionPolicy):
+    actor_class = Curious
+
+
+def test_what_an_actor_of_ones_own_measures_is_logged():
+    model = DQS(CuriousPolicy, "Pendulum-v1", temperature=0.1, **SMALL)
+    model.set_logger(configure(None, []))
+    model.learn(30, log_interval=10**9)
+    assert model.logger.name_to_value["train/curiosity"] == 3.0
+    assert "train/effective_sample_size" not in model.logger.name_to_value
+    with pytest.raises(InputError, match="choose a number for temperature"):
+        DQS(CuriousPolicy, "Pendulum-v1", **SMALL).learn(30)
 
 
 # Options of the parts

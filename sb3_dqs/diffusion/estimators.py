@@ -107,8 +107,8 @@ def box_posterior_mean(
     far more proposals count. ``"value"`` is the weighted mean of the proposals. ``"stein"`` adds the control variate phi of
     :func:`stein_control_variate`, whose posterior expectation is zero, with a cross-fitted coefficient per action
     coordinate; with fewer than three pairs, too few to fit one, it is ``"value"``. ``"gradient"`` adds it with the fixed
-    coefficient sigma^2: away from the walls that is the published form x + sigma^2 E[grad Q] / temperature, with the
-    boundary accounted for.
+    coefficient sigma^2: in the middle of the box that is the published form x + sigma^2 E[grad Q] / temperature, and towards
+    its walls it accounts for them.
 
     Weights that are normalised over few proposals pull the estimate to where these come from. Where x was made from a draw of
     the law itself, that draw is one of the posterior too. In the place of a proposal, with its partner, it makes the estimate

@@ -109,6 +109,9 @@ class FigureCallback(BaseCallback):
         self.last_course_step = self.last_figure_step = self.num_timesteps
 
     def _on_step(self) -> bool:
+        if self.model is not self.followed_model:  # called by another callback that has not told when training started
+            self._on_training_start()
+            self.last_figure_step = -self.every
         # several environments take several steps at a time
         n_steps_since = self.num_timesteps - self.last_course_step
         if n_steps_since >= self.course_every and self._note_course():
@@ -211,6 +214,9 @@ class MultimodalityCallback(BaseCallback):
             self._log()
 
     def _on_step(self) -> bool:
+        if self.model is not self.followed_model:  # called by another callback that has not told when training started
+            self._on_training_start()
+            self.last_observed_step, self.last_measured_step = -self.observe_every, -self.every
         # several environments take several steps at a time
         if self.num_timesteps - self.last_observed_step >= self.observe_every:
             self.last_observed_step = self.num_timesteps

@@ -82,6 +82,8 @@ def _prepare_showing(script: str, arguments: list[str]) -> Prepared:
     parser.add_argument("--load-last-checkpoint", action="store_true")
     parser.add_argument("--no-render", action="store_true")
     known = _known(parser, arguments)
+    if script == "record_video":  # the packages have been imported, and the script has no such option
+        arguments = _without_packages(arguments)
     filled_in = []
     if known.folder is None:
         known.folder = "logs" if known.algo in ALGORITHMS else PRETRAINED
@@ -93,6 +95,12 @@ def _prepare_showing(script: str, arguments: list[str]) -> Prepared:
         print("There is no screen, so only returns are shown; sb3-dqs record_video makes a film")
     # the last value of an option counts: --exp-id 0 stands for the newest
     return [*arguments, *filled_in], agents_only_act(known.algo)
+
+
+def _without_packages(arguments: list[str]) -> list[str]:
+    parser = _parser("record_video")
+    parser.add_argument("--gym-packages", nargs="+")
+    return parser.parse_known_args(arguments)[1]
 
 
 def _run_with_the_model(known: argparse.Namespace) -> int:
@@ -122,13 +130,19 @@ def _check_plotted_files(script: str, arguments: list[str]) -> None:
         parser.add_argument("-e", "--env", nargs="+", required=True)
         parser.add_argument("-f", "--exp-folder", required=True)
         known, _ = parser.parse_known_args(arguments)
-        _check_runs([known.algo], known.env, [known.exp_folder], option="--exp-folder")
+        _runs_to_plot([known.algo], known.env, [known.exp_folder], option="--exp-folder")
     if script == "all_plots":
         parser.add_argument("-a", "--algos", nargs="+", required=True)
         parser.add_argument("-e", "--env", nargs="+", required=True)
         parser.add_argument("-f", "--exp-folders", nargs="+", required=True)
         known, _ = parser.parse_known_args(arguments)
-        _check_runs([algo.lower() for algo in known.algos], known.env, known.exp_folders, option="--exp-folders")
+        algos = [algo.lower() for algo in known.algos]
+        for (algo, environment), runs in _runs_to_plot(algos, known.env, known.exp_folders, option="--exp-folders").items():
+            if not any((run / "evaluations.npz").is_file() for run in runs):
+                raise InputError(
+                    f"no run of {algo} in {environment} has been evaluated: train with an --eval-freq, by default 25000, "
+                    "below the number of steps"
+                )
     if script == "plot_from_file":
         parser.add_argument("-i", "--input", required=True)
         parser.add_argument("-iqm", "--iqm", action="store_true")  # or it would be -i with qm as its value
@@ -137,18 +151,27 @@ def _check_plotted_files(script: str, arguments: list[str]) -> None:
             raise InputError(f"--input must be a file that all_plots has written, and there is no {known.input}")
 
 
-def _check_runs(algos: Sequence[str], environments: Sequence[str], folders: Sequence[str], option: str) -> None:
-    """:raises ValueError: if there is no run to plot of an algorithm in an environment"""
+def _runs_to_plot(
+    algos: Sequence[str], environments: Sequence[str], folders: Sequence[str], option: str
+) -> dict[tuple[str, str], list[Path]]:
+    """
+    :return: algorithm and environment -> folders of the runs
+    :raises ValueError: if there is none of an algorithm in an environment
+    """
+    found: dict[tuple[str, str], list[Path]] = {}
     for algo in algos:
         paths = [Path(folder) / algo for folder in folders if (Path(folder) / algo).is_dir()]
         if not paths:
             raise InputError(
                 f"{option} must hold a folder {algo}, and there is no {' or '.join(f'{f}/{algo}' for f in folders)}"
             )
-        runs = sorted(run.name for path in paths for run in path.iterdir() if run.is_dir())
+        runs = sorted(run for path in paths for run in path.iterdir() if run.is_dir())
         for environment in environments:
-            if not any(environment in run for run in runs):
-                raise InputError(f"--env must be part of the name of a run of {algo}, got {environment!r}; there are {runs}")
+            found[algo, environment] = [run for run in runs if environment in run.name]
+            if not found[algo, environment]:
+                names = [run.name for run in runs]
+                raise InputError(f"--env must be part of the name of a run of {algo}, got {environment!r}; there are {names}")
+    return found
 
 
 def _parser(script: str) -> argparse.ArgumentParser:

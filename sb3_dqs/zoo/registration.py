@@ -28,8 +28,8 @@ def register() -> None:
     nothing.
 
     The experiment manager is extended so that it finds the settings shipped with this package where the zoo has none of
-    its own, names a setting or trial that it cannot use, tells each trial its budget and shows how far it is, saves with every
-    checkpoint what continues it, and saves the model where an environment gives what cannot be learned from.
+    its own, names a setting, trial or study that it cannot use, tells each trial its budget and shows how far it is, saves
+    with every checkpoint what continues it, and saves the model where an environment gives what cannot be learned from.
     """
     ALGOS.update(ALGORITHMS)
     HYPERPARAMS_SAMPLER["dqs"] = sample_dqs_params
@@ -51,6 +51,7 @@ def _extend_experiment_manager() -> None:
         "objective": _with_budget_and_progress,
         "create_callbacks": _saving_what_continues_checkpoints,
         "learn": _saving_the_model_after_bad_input,
+        "hyperparameters_optimization": _naming_a_study_without_a_result,
     }.items():
         setattr(ExperimentManager, name, extended(getattr(ExperimentManager, name)))
 
@@ -134,6 +135,22 @@ def _with_budget_and_progress(objective: Callable) -> Callable:
     return objective_with_both
 
 
+def _naming_a_study_without_a_result(optimize: Callable) -> Callable:
+    @functools.wraps(optimize)
+    def optimize_and_report(self: Any) -> None:
+        try:
+            optimize(self)
+        except ValueError as error:
+            if "No trials are completed yet" not in str(error):
+                raise
+            raise InputError(
+                f"study {self.study_name!r} has no finished trial to report: all were pruned, or are still running, as in a "
+                "journal those of killed processes are for ever; let it have more trials, or take another --study-name"
+            ) from error
+
+    return optimize_and_report
+
+
 def _saving_what_continues_checkpoints(create_callbacks: Callable) -> Callable:
     @functools.wraps(create_callbacks)
     def create(self: Any) -> None:
@@ -148,10 +165,12 @@ def _saving_what_continues_checkpoints(create_callbacks: Callable) -> Callable:
 def _saving_the_model_after_bad_input(learn: Callable) -> Callable:
     @functools.wraps(learn)
     def learn_and_save(self: Any, model: Any) -> None:
+        n_updates_before = getattr(model, "_n_updates", 0)
         try:
             learn(self, model)
         except InputError:
-            has_learned = self.algo in ALGORITHMS and model.num_timesteps > 0
+            # not where a run that goes on has not come to that
+            has_learned = self.algo in ALGORITHMS and model._n_updates > n_updates_before
             # what was not finite has not been stored, so the model is as it was; it may have been made so by other means
             if has_learned and all(th.isfinite(parameter).all() for parameter in model.policy.parameters()):
                 self.normalize = self.normalize and has_finite_statistics(model.get_vec_normalize_env())

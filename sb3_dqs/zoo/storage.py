@@ -10,7 +10,7 @@ from typing import Any
 import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
-from sqlalchemy.exc import IntegrityError, ProgrammingError
+from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 
 HEARTBEAT_INTERVAL = 60
 MAX_RETRIES = 3
@@ -46,11 +46,12 @@ def heartbeat_storage(
             grace_period=grace_period,
             heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(max_retry=max_retries),
         )
-        # Workers that start together on an empty database all create Optuna's tables, and all but one are refused
+        # Workers that start together on an empty database all create Optuna's tables, and all but one are refused, by SQLite
+        # as if the database did not work
         for _ in range(TABLE_CREATION_ATTEMPTS - 1):
             try:
                 return open_storage()
-            except (IntegrityError, ProgrammingError):
+            except (IntegrityError, OperationalError, ProgrammingError):
                 time.sleep(TABLE_CREATION_PAUSE)
         return open_storage()
 

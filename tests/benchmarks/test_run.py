@@ -144,6 +144,23 @@ def test_unknown_keys_and_classes_are_named(tmp_path):
         write_tier(path, environments={"sb3_dqs/MultiGoal-v0": {"id": "sb3_dqs/MultiGoal-v0", "steps": 3}})
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seeds": [0, 1, 0]}, r"seeds of a tier must differ, .* got \[0, 1, 0\]"),
+        ({"environments": {"P": {"id": "Pendulum-v1", "steps": "1e2"}}}, "environment 'P': steps must be an integer"),
+        ({"environments": {"P": {"id": "Pendulum-v1"}}}, "environment 'P': steps must be an integer >= 1, got None"),
+        ({"evaluation": {"every": "4e1"}}, "evaluation's every must be an integer"),
+        ({"algorithms": {"dqs": {"class": "DQS", "settings": {"n_scor_samples": 8}}}}, "did you mean 'n_score_samples'"),
+        ({"algorithms": {"sac": {"class": "SAC", "settings": {"ent_cof": 0.1}}}}, "did you mean 'ent_coef'"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_mistakes_in_a_tier_are_named_before_anything_runs(changes, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        write_tier(tmp_path / "bad.yml", **changes)
+
+
 def test_key_changes_with_every_setting_and_with_nothing_else(tmp_path):
     path = tmp_path / "tiny.yml"
     original = only_run(write_tier(path)).key

@@ -4,6 +4,7 @@ import contextlib
 import csv
 import random
 
+import gymnasium as gym
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -11,9 +12,10 @@ import torch as th
 from gymnasium import spaces
 from gymnasium.envs.registration import register
 from stable_baselines3 import SAC, TD3
-from stable_baselines3.common.callbacks import BaseCallback, CallbackList
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import configure
+from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_dqs import DQS
@@ -206,6 +208,18 @@ def test_a_callback_may_go_on_with_another_model(tmp_path):
     observation = figures.observation
     model.learn(45, callback=[figures, measures])
     assert figures.observation is observation, "pictures of one model show one observation"
+
+
+def test_callbacks_may_follow_each_new_best_model(tmp_path):
+    """SB3's EvalCallback does not tell them when training starts."""
+    figures, measures = FigureCallback(1_000), MultimodalityCallback(1_000, n_actions=20)
+    at_best = CallbackList([figures, measures])
+    at_best = EvalCallback(Monitor(gym.make("Pendulum-v1")), at_best, eval_freq=20, n_eval_episodes=1)
+    model = DQS("MlpPolicy", "Pendulum-v1", tensorboard_log=str(tmp_path), **small()).learn(25, callback=at_best)
+    assert figures.last_figure_step == measures.last_measured_step == 20, "the first evaluation is the best so far"
+    logged = event_accumulator.EventAccumulator(model.logger.dir).Reload().Tags()
+    assert {"figures/critic/image/0", "figures/critic"} & {*logged["images"], *logged["tensors"]}
+    assert "policy/total_variation" in logged["scalars"]
 
 
 class Watcher(BaseCallback):

@@ -5,6 +5,8 @@ import sys
 import optuna
 import pytest
 
+from sb3_dqs.zoo.arguments import prepare
+
 PENDULUM = ("--algo", "dqs", "--env", "Pendulum-v1")
 PAPER = ("--algo", "dqs_paper", "--env", "Pendulum-v1")
 
@@ -72,6 +74,27 @@ def test_environment_without_a_run_is_named_with_those_that_have_one(script, alg
     assert (
         "--env must be part of the name of a run of dqs, got 'Hopper'; there are ['Pendulum-v1_1']" in capfd.readouterr().err
     )
+
+
+def test_runs_that_were_never_evaluated_are_named(zoo, capfd):
+    # their mean return would be told as 0.0 +/- 0.0
+    (zoo.folder / "logs/dqs/Pendulum-v1_1").mkdir(parents=True)
+    assert zoo("all_plots", "-a", "dqs", "-e", "Pendulum", "-f", "logs") == 2
+    assert "no run of dqs in Pendulum has been evaluated: train with an --eval-freq" in capfd.readouterr().err
+
+
+def test_films_are_made_of_environments_that_a_package_registers(zoo, monkeypatch):
+    folder = zoo.folder / "own_environments"
+    folder.mkdir()
+    (folder / "__init__.py").write_text(
+        "import gymnasium\ngymnasium.register(id='Own-v0', entry_point='sb3_dqs.envs:MultiGoalEnv', max_episode_steps=9)\n"
+    )
+    monkeypatch.syspath_prepend(zoo.folder)
+    own = ("--algo", "dqs", "--env", "Own-v0", "--gym-packages", "own_environments")
+    small = ("learning_starts:20", "batch_size:8", "buffer_size:100", "policy_kwargs:dict(net_arch=[8])")
+    assert zoo("train", *own, "-n", 25, "--eval-freq", -1, "-params", *small) == 0
+    forwarded, _ = prepare("record_video", [*own, "-n", "3"])
+    assert forwarded == ["--algo", "dqs", "--env", "Own-v0", "-n", "3", "--folder", "logs", "--exp-id", "1"]
 
 
 def test_abbreviations_are_those_of_the_zoo(zoo, capfd):

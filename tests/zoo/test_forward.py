@@ -24,6 +24,10 @@ from tests.zoo.wrappers import FirstOneDiverges
 PENDULUM = ("--algo", "dqs", "--env", "Pendulum-v1")
 SMALL = ("batch_size:16", "buffer_size:2000", "policy_kwargs:dict(net_arch=[16])")
 
+FIRST_ONE_DIVERGES = """
+default: {n_timesteps: 100, policy: MlpPolicy, buffer_size: 1000, env_wrapper: tests.zoo.wrappers.FirstOneDiverges}
+"""
+
 
 def saved_model(folder, run=1, algo="dqs", cls=DQS):
     return cls.load(folder / f"logs/{algo}/Pendulum-v1_{run}/Pendulum-v1.zip", device="cpu")
@@ -191,9 +195,7 @@ def test_trials_keep_what_they_do_not_sample_of_the_policy(zoo):
 
 
 def test_study_of_several_trials_and_training_with_one_of_them(zoo, capfd):
-    (zoo.folder / "settings.yml").write_text(
-        "default: {n_timesteps: 100, policy: MlpPolicy, buffer_size: 1000, env_wrapper: tests.zoo.wrappers.FirstOneDiverges}\n"
-    )
+    Path("settings.yml").write_text(FIRST_ONE_DIVERGES)
     FirstOneDiverges.n_made = 0
     study_arguments = ("--study-name", "tiny", "-conf", "settings.yml")
     # the zoo's parser takes abbreviations: --optimize too
@@ -251,10 +253,28 @@ def test_bug_is_not_hidden(zoo, monkeypatch):
 def test_diverging_environment_gets_a_message(zoo, capfd, monkeypatch):
     monkeypatch.setattr(FirstOneDiverges, "n_made", FirstOneDiverges.first)
     wrapper = "env_wrapper:'tests.zoo.wrappers.FirstOneDiverges'"
-    assert zoo("train", *PENDULUM, "-n", 110, "--eval-freq", -1, "-params", *SMALL, wrapper) == 2
+    assert zoo("train", *PENDULUM, "-n", 110, "--eval-freq", -1, "-params", *SMALL, "learning_starts:20", wrapper) == 2
     assert "reward of environment 0 is not finite" in capfd.readouterr().err
     # what was learned in sixty steps is not lost
     assert saved_model(zoo.folder).num_timesteps == 61
+
+
+def test_a_run_that_cannot_go_on_leaves_no_model(zoo, capfd):
+    two = (*SMALL, "n_envs:2")
+    saving = ("--save-freq", 40, "--save-replay-buffer", "--eval-freq", -1)
+    assert zoo("train", *PENDULUM, "-n", 60, *saving, "-params", *two) == 0
+    checkpoint = next((zoo.folder / "logs/dqs/Pendulum-v1_1").glob("rl_model_*_steps.zip"))
+    assert zoo("train", *PENDULUM, "-n", 60, "-i", checkpoint, "--eval-freq", -1, "-params", *SMALL) == 2
+    assert "the replay buffer holds transitions of 2 environments" in capfd.readouterr().err
+    assert not (zoo.folder / "logs/dqs/Pendulum-v1_2/Pendulum-v1.zip").exists()
+
+
+def test_study_without_a_finished_trial_is_named(zoo, capfd, monkeypatch):
+    Path("settings.yml").write_text(FIRST_ONE_DIVERGES)
+    monkeypatch.setattr(FirstOneDiverges, "n_made", 0)
+    tuning = ("-optimize", "--n-trials", 1, "--n-evaluations", 1, "--study-name", "lone", "-conf", "settings.yml")
+    assert zoo("train", *PENDULUM, "-n", 130, *tuning) == 2
+    assert "study 'lone' has no finished trial to report: all were pruned" in capfd.readouterr().err
 
 
 def test_process_is_left_as_it_was(zoo):

@@ -2,19 +2,20 @@
 
 import optuna
 import pytest
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 
 from sb3_dqs.zoo import storage
 
 
-def test_workers_that_create_the_tables_of_a_database_at_once_try_again(tmp_path, monkeypatch):
+@pytest.mark.parametrize("refusal", [IntegrityError, OperationalError, ProgrammingError])
+def test_workers_that_create_the_tables_of_a_database_at_once_try_again(refusal, tmp_path, monkeypatch):
     attempts = []
 
     class Refused(storage.RDBStorage):
         def __init__(self, *args, **kwargs):
             attempts.append(1)
             if len(attempts) < 3:
-                raise IntegrityError("CREATE TABLE", {}, Exception("already exists"))
+                raise refusal("CREATE TABLE", {}, Exception("already exists"))
             super().__init__(*args, **kwargs)
 
     monkeypatch.setattr(storage, "RDBStorage", Refused)
@@ -25,7 +26,7 @@ def test_workers_that_create_the_tables_of_a_database_at_once_try_again(tmp_path
 
     attempts.clear()
     monkeypatch.setattr(storage, "TABLE_CREATION_ATTEMPTS", 2)
-    with pytest.raises(IntegrityError):
+    with pytest.raises(refusal):
         storage.heartbeat_storage(f"sqlite:///{tmp_path}/study.db")
 
 
