@@ -160,12 +160,9 @@ class DiffusionActor(BoundedPolicy):
         return _arguments_of(DiffusionActor, self)
 
     @property
-    def gives_candidates(self) -> bool:
-        """
-        Whether it may be asked for several draws at once, and its actions be moved: not where ``forward`` is a user's, which
-        may keep them out of places.
-        """
-        return type(self).forward is DiffusionActor.forward
+    def decides_alone(self) -> bool:
+        """Whether ``forward`` is a user's, which may keep actions out of places: then none is chosen or moved after it."""
+        return type(self).forward is not DiffusionActor.forward
 
     @property
     def noise_dim(self) -> int:
@@ -545,7 +542,7 @@ class DiffusionPolicy(BoundedPolicy):
         """
         actor = self.deployed_actor
         is_chosen = self.n_action_candidates > 1 and actor.refiner is not None
-        if not actor.gives_candidates or not (is_chosen or self.corrector):
+        if actor.decides_alone or not (is_chosen or self.corrector):
             return actor(obs)
         with evaluating(self.law_critic):
             q_fn = smallest_q_fn(self.law_critic, obs)
@@ -567,7 +564,7 @@ class DiffusionPolicy(BoundedPolicy):
         """
         actor_noise, corrector_noise = noise.tensor_split([self.actor.noise_dim], dim=1)
         actions = self.actor(obs, noise=actor_noise)
-        if not self.actor.gives_candidates or not self.corrector:
+        if self.actor.decides_alone or not self.corrector:
             return actions
         with evaluating(self.law_critic):
             return self.corrector(smallest_q_fn(self.law_critic, obs), actions, self.temperature, corrector_noise)
@@ -596,7 +593,7 @@ class DiffusionPolicy(BoundedPolicy):
         :return: (batch, action_dim), in [-1, 1]
         """
         actor = self.deployed_actor
-        if self.n_action_candidates == 1 or not actor.gives_candidates:
+        if self.n_action_candidates == 1 or actor.decides_alone:
             return actor(obs, deterministic=True)
         candidates = actor.fixed_candidates(obs)
         with evaluating(self.law_critic):
