@@ -311,7 +311,7 @@ def aggregate_tables(groups: Groups, tier: Tier) -> list[Table]:
         seeds = ", ".join(_n_seeds({len(column) for column in scores}) for scores in pairs[0])
         probabilities = [with_interval(ours + theirs, probability_of_improvement) for ours, theirs in pairs]
         of_each = [
-            " / ".join(f"{probability_of_improvement([ours[i], theirs[i]]):.2f}" for ours, theirs in pairs)
+            " / ".join(with_interval([ours[i], theirs[i]], probability_of_improvement) for ours, theirs in pairs)
             for i in range(len(both))
         ]
         in_environments = [of_each[both.index(name)] if name in both else "" for name in counted]
@@ -319,8 +319,8 @@ def aggregate_tables(groups: Groups, tier: Tier) -> list[Table]:
     if rows:
         note = (
             f"That a run of {reference} scores higher than one of the other, mean over the environments that both have; "
-            "a tie counts half. Of each environment that of both scores. Three runs are all above three others by chance once "
-            "in twenty times."
+            "a tie counts half. Of each environment that of both scores. In brackets 95 % intervals, where there are three "
+            "seeds; three runs are all above three others by chance once in twenty times."
         )
         tables.append(Table("Probability of improvement", note, ["over", "seeds of both", *SCORES, *counted], rows))
     return tables
