@@ -64,6 +64,7 @@ BUILT_IN_POLICY_KWARGS = {
     *(argument for argument, _ in COPIES.values()),
 }
 
+# Arguments of a temperature that one which is set beforehand has not
 ONLY_IF_AUTOMATIC = set(keyword_arguments(AutomaticTemperature)[0]) - set(keyword_arguments(ScheduledTemperature)[0])
 
 # Arguments of the policy that are classes, and an example of each
