@@ -108,13 +108,19 @@ def policy_settings(model: "DQS") -> dict[str, Any]:
     actor_class: type[DiffusionActor] = model.policy_class.actor_class  # type: ignore[attr-defined]
     diffusion = component_kwargs(model, "diffusion", actor_class.diffusion_class, given=named)
     shape = ("features_dim", "action_dim", "net_arch", "activation_fn")
-    corrector = {"n_corrector_proposals": model.n_corrector_proposals}
+    n_proposals = {"n_corrector_proposals": model.n_corrector_proposals}
+    corrector = component_kwargs(model, "corrector", Corrector, given=n_proposals)
+    if corrector and not model.n_corrector_proposals:
+        raise InputError(
+            f"component_kwargs['corrector']={corrector!r} has no effect with n_corrector_proposals=0; leave it out, or choose "
+            f"more than 0 proposals, {default_of(type(model), 'n_corrector_proposals')} is the default"
+        )
     return {
         **{argument: getattr(model, name) < 1 for name, (argument, _) in COPIES.items()},
         "diffusion_kwargs": {**diffusion, **named},
         "refiner_kwargs": component_kwargs(model, "refiner", actor_class.refiner_class or Refiner, given=shape),
         "n_action_candidates": model.n_action_candidates,
-        "corrector_kwargs": {**component_kwargs(model, "corrector", Corrector, given=corrector), **corrector},
+        "corrector_kwargs": {**corrector, **n_proposals},
     }
 
 

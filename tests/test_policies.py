@@ -217,13 +217,14 @@ def on_a_known_law(n_corrector_proposals=0, n_rounds=12, guided_share=0.0, n_act
     An untrained actor, which is nearly uniform, in front of a critic that knows the law. By default that has mean 0.2, and a
     standard deviation of 0.3 at temperature 1, 0.15 at 0.25.
     """
+    corrector = {"sigmas": [0.5] * n_rounds, "guided_share": guided_share}
     return DQS(
         "MlpPolicy",
         RandomEnv(spaces.Box(-1.0, 1.0, (1,)), 1),
         temperature=0.25,
         n_action_candidates=n_action_candidates,
         n_corrector_proposals=n_corrector_proposals,
-        component_kwargs={"corrector": {"sigmas": [0.5] * n_rounds, "guided_share": guided_share}},
+        component_kwargs={"corrector": corrector} if n_corrector_proposals else None,
         policy_kwargs={"net_arch": [8], "critic_class": KnownCritic, "critic_kwargs": {"log_density": law}},
         seed=0,
     )

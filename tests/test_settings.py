@@ -102,6 +102,10 @@ NO_EFFECT = {"temperature": 0.1, "target_entropy": -1.0}
             {"component_kwargs": {"corrector": {"sigmas": []}}},
             r"got \[\]; for none, use n_corrector_proposals=0",
         ),
+        (
+            {"n_corrector_proposals": 0, "component_kwargs": {"corrector": {"sigmas": [0.2]}}},
+            r"component_kwargs\['corrector'\]=.*0.2.* has no effect with n_corrector_proposals=0; leave it out.*8 is the default",
+        ),
         ({"component_kwargs": {"corrector": {"n_corrector_proposals": 4}}}, "'n_corrector_proposals', a setting of DQS"),
         ({"component_kwargs": {"temperature": {"hot_entropy": "5e-1"}}}, "hot_entropy must be .*'5e-1'; .*write 0.5"),
         ({"component_kwargs": {"temperature": {"initial": 0}}}, "initial must be a finite number > 0, got 0"),
