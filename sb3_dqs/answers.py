@@ -7,6 +7,11 @@ from stable_baselines3.common.type_aliases import DictReplayBufferSamples, Repla
 
 from sb3_dqs.checks import InputError
 
+LACKS_STATISTICS = (
+    "model was trained with VecNormalize and has no environment with its statistics; use "
+    "load(path, env=VecNormalize.load(file, venv)), with the file that its save() wrote"
+)
+
 # How far stored actions may lie outside of [-1, 1], by rounding
 ROUNDING = 1e-4
 

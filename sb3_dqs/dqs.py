@@ -81,7 +81,8 @@ class DQS(LiveSettings, ExploringAlgorithm):
     :param cooling_updates: the entropy target falls linearly from that of a nearly uniform policy to ``target_entropy`` over
         this many updates of the critic, or over the first half of the run, see :meth:`learn`, if that is shorter; 0 to start
         with the final target. Correlated exploration fades meanwhile. With n environments and ``gradient_steps=-1`` each takes
-        one step per n updates: where goals are hard to find, multiply by n. What had cooled stays so in a loaded model.
+        one step per n updates: where goals are hard to find, multiply by n. What had cooled stays so in a loaded model, unless
+        it is given another value.
     :param n_score_samples: actions per regression point of the actor at which the critic is asked, even
     :param n_diffusion_steps: passes of the diffusion's network per single draw, the refiner takes one more; candidates of
         ``predict()`` take about half as many, 3 by default
@@ -255,9 +256,9 @@ class DQS(LiveSettings, ExploringAlgorithm):
 
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:
         self._update_learning_rate(self.critic.optimizer)
-        update_learning_rate(
-            self.actor.optimizer, self.actor_learning_rate_factor * self.critic.optimizer.param_groups[0]["lr"]
-        )
+        learning_rate = self.critic.optimizer.param_groups[0]["lr"]
+        settings.check_learning_rate(learning_rate)
+        update_learning_rate(self.actor.optimizer, self.actor_learning_rate_factor * learning_rate)
         self.thermostat.start_round(self._current_progress_remaining)
 
         log = UpdateLog()
@@ -348,6 +349,10 @@ class DQS(LiveSettings, ExploringAlgorithm):
         if reset_num_timesteps:
             self.steps_in_run = total_timesteps
         return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
+
+    def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
+        # the last round of steps may go beyond the end, where a linear schedule is negative
+        super()._update_current_progress_remaining(min(num_timesteps, total_timesteps), total_timesteps)
 
     def set_parameters(self, load_path_or_dict: Any, exact_match: bool = True, device: th.device | str = "auto") -> None:
         super().set_parameters(load_path_or_dict, exact_match, device)

@@ -35,6 +35,9 @@ FIXED = {
     "device",
 }
 
+# Settings that the file's state depends on as they were: how far the cooling has come
+CHANGED_ONCE_LOADED = ("cooling_updates",)
+
 SelfLiveSettings = TypeVar("SelfLiveSettings", bound="LiveSettings")
 
 
@@ -71,10 +74,18 @@ class LiveSettings:
     ) -> SelfLiveSettings:
         """As in SB3. :raises TypeError: (also a ValueError) if an argument is unknown, or a custom object nearly a setting"""
         check_argument_names(cls, set(kwargs) - arguments_of(super().load))  # type: ignore[misc]
-        _check_custom_objects(cls, kwargs.get("custom_objects") or {})
+        custom_objects = dict(kwargs.get("custom_objects") or {})
+        _check_custom_objects(cls, custom_objects)
         if isinstance(kwargs.get("policy_kwargs"), dict):
             kwargs["policy_kwargs"] = as_kept(kwargs["policy_kwargs"])
-        return super().load(path, env, *args, **kwargs)  # type: ignore[misc]
+        changed = {n: given.pop(n) for given in (custom_objects, kwargs) for n in CHANGED_ONCE_LOADED if n in given}
+        if "custom_objects" in kwargs:
+            kwargs["custom_objects"] = custom_objects
+        model = super().load(path, env, *args, **kwargs)  # type: ignore[misc]
+        for name, value in changed.items():
+            if value != getattr(model, name):
+                setattr(model, name, value)
+        return model
 
     @contextmanager
     def holding(self, **others: Any) -> Iterator[None]:

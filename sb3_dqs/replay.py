@@ -80,6 +80,22 @@ def check_replay_buffer(model: "DQS") -> None:
             f"the replay buffer holds transitions of {buffer.n_envs} environments, and the model has {model.n_envs}; continue "
             f"with {buffer.n_envs} environments, or without the buffer"
         )
+    for what in ("observation_space", "action_space"):
+        stored, ours = (_layout(getattr(of, what)) for of in (buffer, model))
+        if stored != ours:
+            raise InputError(
+                f"the replay buffer holds transitions of another {what}, {stored}, and that of the model is {ours}; continue "
+                "with the environment that it was filled in, and its wrappers, or without the buffer"
+            )
+
+
+def _layout(space: spaces.Space) -> Any:
+    """What arrays of a buffer depend on, in words: bounds may differ, and so may the precision of real numbers."""
+    if isinstance(space, spaces.Dict):
+        return {name: _layout(part) for name, part in space.items()}
+    if not isinstance(space, spaces.Box):
+        return str(space)
+    return f"Box of shape {space.shape} and type {'float' if np.issubdtype(space.dtype, np.floating) else space.dtype}"
 
 
 def end_episodes(buffer: ReplayBuffer | None) -> None:
@@ -106,13 +122,15 @@ def end_episodes(buffer: ReplayBuffer | None) -> None:
 
 def fit_parts(model: "DQS") -> None:
     """
-    Let what was loaded, or made for other environments, be as the model is now: the discount of n-step returns, and the noise,
-    which SB3 keeps for as many environments as there were first.
+    Let what was loaded, or made for other environments, be as the model is now: the discount of n-step returns, where rewards
+    of other goals are asked for, and the noise, which SB3 keeps for as many environments as there were first.
 
     :param model: about to learn, with a buffer that fits
     """
     if isinstance(model.replay_buffer, NStepReplayBuffer):  # its returns are summed as they are sampled
         model.replay_buffer.gamma = model.gamma
+    if isinstance(model.replay_buffer, HerReplayBuffer):  # it asks its environment for the rewards of other goals
+        model.replay_buffer.env = model.env
     noise = model.action_noise
     if isinstance(noise, VectorizedActionNoise) and noise.n_envs != model.n_envs:
         model.action_noise = VectorizedActionNoise(noise.base_noise, model.n_envs)

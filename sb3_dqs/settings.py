@@ -64,6 +64,9 @@ BUILT_IN_POLICY_KWARGS = {
     *(argument for argument, _ in COPIES.values()),
 }
 
+# Arguments of the critic that its policy passes
+OF_ALL_CRITICS = {"net_arch", "activation_fn", "normalize_images", "n_critics", "share_features_extractor"}
+
 # Arguments of a temperature that one which is set beforehand has not
 ONLY_IF_AUTOMATIC = set(keyword_arguments(AutomaticTemperature)[0]) - set(keyword_arguments(ScheduledTemperature)[0])
 
@@ -112,8 +115,9 @@ def policy_settings(model: "DQS") -> dict[str, Any]:
     corrector = component_kwargs(model, "corrector", Corrector, given=n_proposals)
     if corrector and not model.n_corrector_proposals:
         raise InputError(
-            f"component_kwargs['corrector']={corrector!r} has no effect with n_corrector_proposals=0; leave it out, or choose "
-            f"more than 0 proposals, {default_of(type(model), 'n_corrector_proposals')} is the default"
+            f"component_kwargs['corrector']={corrector!r} has no effect with n_corrector_proposals=0; leave it out (to load a "
+            "model that was saved with it: load(..., component_kwargs=None), or without it), or choose more than 0 proposals, "
+            f"{default_of(type(model), 'n_corrector_proposals')} is the default"
         )
     return {
         **{argument: getattr(model, name) < 1 for name, (argument, _) in COPIES.items()},
@@ -132,7 +136,10 @@ def settle(model: "DQS") -> None:
     :param model: with its settings as they were given
     :raises ValueError: if one cannot be used
     """
+    if getattr(model, "action_space", None) is None:
+        raise InputError("env must be an environment or the id of one, got None; the model takes its spaces from it")
     check_action_space(model.action_space)
+    _check_observation_space(model.observation_space)
     _check_policy(model)
     _check_policy_kwargs(model)
     if model.device.type == "mps":
@@ -186,6 +193,15 @@ def check_action_space(space: spaces.Space) -> None:
         )
 
 
+def _check_observation_space(space: spaces.Space) -> None:
+    for part in space.spaces.values() if isinstance(space, spaces.Dict) else [space]:
+        if np.any(getattr(part, "start", 0)):
+            raise SpaceError(
+                f"DQS needs discrete observations that are counted from 0, got {part}: SB3 encodes them so; subtract the "
+                "start in an observation wrapper"
+            )
+
+
 def _check_policy(model: "DQS") -> None:
     name, algorithm = model.policy_class.__name__, type(model).__name__
     usual = model.policy_aliases["MlpPolicy"].actor_class  # type: ignore[attr-defined]
@@ -198,6 +214,12 @@ def _check_policy(model: "DQS") -> None:
     if (actor_class.refiner_class is None) != (usual.refiner_class is None):
         has = "a" if usual.refiner_class is not None else "no"
         raise InputError(f"refiner_class of the actor of {name} is {actor_class.refiner_class}; {algorithm} has {has} refiner")
+    is_for_dicts = model.policy_class is model.policy_aliases.get("MultiInputPolicy")
+    if is_for_dicts and not isinstance(model.observation_space, spaces.Dict):
+        raise InputError(
+            f"policy MultiInputPolicy is for observations that are dictionaries, got {model.observation_space}; use "
+            "MlpPolicy, or CnnPolicy for images"
+        )
     for argument in sorted(BUILT_IN_POLICY_KWARGS | {"n_action_candidates"}):
         if not accepts(model.policy_class, argument):
             raise InputError(
@@ -225,6 +247,8 @@ def _check_policy_kwargs(model: "DQS") -> None:
     usual: dict[str, Any] = {name: known[name].default for name in ("critic_class", "optimizer_class") if name in known}
     chosen = {**usual, **model.policy_kwargs}
     optimizer = chosen.get("optimizer_class", ADAMS[0])
+    if "critic_betas" in model.policy_kwargs and "betas" in (model.policy_kwargs.get("optimizer_kwargs") or {}):
+        raise InputError("critic_betas in policy_kwargs have no effect with betas in optimizer_kwargs; leave out either")
     if "critic_betas" in model.policy_kwargs and optimizer not in ADAMS:
         raise InputError(
             "critic_betas in policy_kwargs are for torch's Adam and AdamW, and optimizer_class is "
@@ -247,6 +271,8 @@ def _checked_policy_argument(key: str, value: Any) -> Any:
         return as_integer(key, value, 1, "two are usual")
     if key.endswith("_kwargs") and not isinstance(value, dict | None):
         raise InputError(f"{key} in policy_kwargs must be a dictionary of arguments, got {value!r}")
+    if key == "optimizer_kwargs" and "lr" in (value or {}):
+        raise InputError("optimizer_kwargs in policy_kwargs must not hold 'lr'; pass learning_rate as an argument")
     if key == "critic_betas" and not _is_pair_of_betas(value):
         raise InputError(f"critic_betas in policy_kwargs must be two numbers in [0, 1), got {value!r}; (0.9, 0.999) is Adam's")
     return value
@@ -258,6 +284,11 @@ def _is_pair_of_betas(value: Any) -> bool:
 
 
 def _check_critic_kwargs(critic_class: Any, policy_kwargs: dict[str, Any]) -> None:
+    if taken := sorted(set(policy_kwargs.get("critic_kwargs") or {}) & OF_ALL_CRITICS):
+        raise InputError(
+            f"critic_kwargs in policy_kwargs must not hold {taken}, which the policy gives to its critic; pass them in "
+            "policy_kwargs, and sizes of layers as net_arch=dict(pi=[...], qf=[...])"
+        )
     if not isinstance(critic_class, type):  # what arguments a function takes is its own affair
         return
     for name in policy_kwargs.get("critic_kwargs") or {}:
@@ -271,6 +302,8 @@ def _check_critic_kwargs(critic_class: Any, policy_kwargs: dict[str, Any]) -> No
 
 def _checked_net_arch(net_arch: Any) -> Any:
     if isinstance(net_arch, dict):
+        if set(net_arch) != {"pi", "qf"}:
+            raise InputError(f"net_arch must be a list of layer sizes or dict(pi=[...], qf=[...]), got {net_arch!r}")
         return {name: _checked_net_arch(sizes) for name, sizes in net_arch.items()}
     if net_arch is None:
         return None
@@ -286,7 +319,10 @@ def _check_numbers(model: "DQS") -> None:
             raise InputError(f"{name} must be a number in [0, 1], got {value!r}; {hint_at_text(value)}{remedy}")
     check_share("policy_tau", model.policy_tau, "1 lets the policy follow the critic itself")
     check_share("actor_tau", model.actor_tau, "1 lets predict() ask the actor itself")
-    _check_learning_rate(model.learning_rate)
+    rate = model.learning_rate
+    # a schedule at both ends; between them it is checked as it is asked
+    for learning_rate in [float(rate(1.0)), float(rate(0.0))] if callable(rate) else [rate]:
+        check_learning_rate(learning_rate)
     check_positive("actor_learning_rate_factor", model.actor_learning_rate_factor, "1 gives both the same rate")
     check_not_negative(
         "exploration_correlation_time", model.exploration_correlation_time, "it is in steps; 0 explores without correlation"
@@ -296,15 +332,16 @@ def _check_numbers(model: "DQS") -> None:
         raise InputError(f"action_noise must be an ActionNoise of SB3 or None, got {model.action_noise!r}")
 
 
-def _check_learning_rate(learning_rate: Any) -> None:
-    # of a schedule, at both ends
-    rates = [float(learning_rate(progress)) for progress in (1.0, 0.0)] if callable(learning_rate) else [learning_rate]
-    for rate in rates:
-        if not is_finite_number(rate) or rate < 0:
-            raise InputError(
-                f"learning_rate must be a finite number >= 0 or a schedule of such, got {rate!r}; {hint_at_text(rate)}"
-                "a schedule maps the progress that remains, from 1 to 0, to the rate"
-            )
+def check_learning_rate(rate: Any) -> None:
+    """
+    :param rate: of the critic, at one point of the training
+    :raises ValueError: if it is not a finite number >= 0
+    """
+    if not is_finite_number(rate) or rate < 0:
+        raise InputError(
+            f"learning_rate must be a finite number >= 0 or a schedule of such, got {rate!r}; {hint_at_text(rate)}"
+            "a schedule maps the progress that remains, from 1 to 0, to the rate"
+        )
 
 
 def _check_train_freq(model: "DQS") -> None:
@@ -316,6 +353,10 @@ def _check_train_freq(model: "DQS") -> None:
         return
     if len(unit) > 1 or str(getattr(unit[0], "value", unit[0])) not in ("step", "episode"):
         raise InputError(f"train_freq must be a number, or a pair like (2, 'episode') or (5, 'step'), got {train_freq!r}")
+    if model.n_envs > 1 and str(getattr(unit[0], "value", unit[0])) == "episode":
+        raise InputError(
+            f"train_freq={train_freq!r} counts episodes of a single environment, and there are {model.n_envs}; use (n, 'step')"
+        )
     is_named = isinstance(train_freq, TrainFreq)
     model.__dict__["train_freq"] = train_freq._replace(frequency=frequency) if is_named else (frequency, *unit)
 

@@ -173,8 +173,7 @@ class ScheduledTemperature(Temperature):
         :param progress_remaining: of training, from 1 to 0
         :raises ValueError: if the schedule is not positive here
         """
-        # the last round of steps may go beyond the end
-        temperature = self.schedule(max(progress_remaining, 0.0))
+        temperature = self.schedule(progress_remaining)
         check_positive("temperature", temperature, "a schedule must be positive throughout training")
         self.scheduled.fill_(temperature)
 

@@ -4,12 +4,13 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
-from stable_baselines3.common.vec_env import DummyVecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from sb3_dqs import DQS, DiffusionPolicy, PaperDQS
+from sb3_dqs.checks import InputError
 from sb3_dqs.exploration import CorrelatedNoise
 from sb3_dqs.policies import DiffusionActor
-from tests.conftest import SMALL, SMALL_PAPER
+from tests.conftest import SMALL, SMALL_PAPER, make_env
 
 # no update in this time: the law of the policy does not change
 UNTRAINED = {**SMALL, "learning_starts": 0, "gradient_steps": 0, "buffer_size": 50_000, "seed": 0}
@@ -307,3 +308,18 @@ def test_a_loaded_model_explores_in_another_number_of_environments(tmp_path):
     model = DQS.load(tmp_path / "model", env=DummyVecEnv([Recorder] * 3))
     assert model.exploration_noise is None
     assert model.learn(6, reset_num_timesteps=False).exploration_noise.persistent.shape == (3, model.policy.noise_dim)
+
+
+def test_a_model_that_saw_normalised_observations_does_not_go_on_without(tmp_path):
+    normalised = VecNormalize(DummyVecEnv([make_env]))
+    DQS("MlpPolicy", normalised, **SMALL).learn(25).save(tmp_path / "model")
+    model = DQS.load(tmp_path / "model", env=make_env())
+    with pytest.raises(InputError, match="trained with VecNormalize and has no environment with its statistics; use load"):
+        model.learn(5, reset_num_timesteps=False)
+    assert model.lacks_statistics
+    model.sees_normalised = False
+    assert model.learn(5, reset_num_timesteps=False).num_timesteps == 30
+    # before the first update nothing has been learned from them
+    young = DQS("MlpPolicy", normalised, **SMALL).learn(5)
+    young.set_env(DummyVecEnv([make_env]))
+    assert young.learn(5).num_timesteps == 5

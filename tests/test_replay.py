@@ -1,7 +1,10 @@
-"""Are n-step returns, the number of environments and the discount those of the replay buffer too?"""
+"""Are n-step returns, spaces, environments and the discount those of the replay buffer too?"""
+
+import copy
 
 import numpy as np
 import pytest
+from gymnasium import spaces
 from stable_baselines3 import HerReplayBuffer
 from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.common.envs import BitFlippingEnv
@@ -11,7 +14,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from sb3_dqs import DQS
 from sb3_dqs.checks import InputError
 from sb3_dqs.gpu.buffers import DeviceReplayBuffer
-from tests.conftest import SMALL, make_env
+from tests.conftest import OBSERVATIONS, SMALL, RandomEnv, make_env
 
 
 class OwnBuffer(ReplayBuffer):
@@ -89,6 +92,63 @@ def test_replay_buffer_of_other_returns_is_refused_before_the_first_step(tmp_pat
     message = rf"returns of {of_buffer} steps, and n_steps of the model is {of_model}; .*load\(path, n_steps={of_buffer}\)"
     with pytest.raises(InputError, match=message):
         model.learn(30)
+
+
+def of_type(space_type):
+    return spaces.Box(0, 1, (3,), space_type)
+
+
+@pytest.mark.parametrize(
+    ("of_buffer", "of_model", "message"),
+    [
+        # a wrapper that scales images has been added: as whole numbers, its observations would all be 0
+        (of_type(np.uint8), of_type(np.float32), "type uint8, and that of the model is .* type float; continue with the env"),
+        (of_type(np.float32), OBSERVATIONS, r"Box of shape \(3,\) .* the model is Box of shape \(2,\)"),
+        (spaces.Discrete(3), spaces.Discrete(4), r"Discrete\(3\), and that of the model is Discrete\(4\)"),
+        (OBSERVATIONS, spaces.Dict({"a": OBSERVATIONS}), "another observation_space"),
+    ],
+    ids=str,
+)
+def test_replay_buffer_of_other_observations_is_refused_before_the_first_step(of_buffer, of_model, message, tmp_path):
+    DQS("MlpPolicy", RandomEnv(of_buffer), **SMALL).learn(25).save_replay_buffer(tmp_path / "buffer")
+    policy = "MultiInputPolicy" if isinstance(of_model, spaces.Dict) else "MlpPolicy"
+    model = DQS(policy, RandomEnv(of_model), **SMALL)
+    model.load_replay_buffer(tmp_path / "buffer")
+    with pytest.raises(InputError, match=message):
+        model.learn(30)
+
+
+def test_replay_buffer_of_other_actions_is_refused_and_one_of_other_bounds_is_not(tmp_path):
+    DQS("MlpPolicy", RandomEnv(OBSERVATIONS), **SMALL).learn(25).save_replay_buffer(tmp_path / "buffer")
+    model = DQS("MlpPolicy", RandomEnv(OBSERVATIONS, action_dim=1), **SMALL)
+    model.load_replay_buffer(tmp_path / "buffer")
+    with pytest.raises(InputError, match=r"another action_space, Box of shape \(2,\).* the model is Box of shape \(1,\)"):
+        model.learn(30)
+    wider = DQS("MlpPolicy", RandomEnv(spaces.Box(-2.0, 2.0, (2,), np.float64)), **SMALL)
+    wider.load_replay_buffer(tmp_path / "buffer")
+    assert wider.learn(5).replay_buffer.size() == 30
+
+
+class Bonus(BitFlippingEnv):
+    """Rewards of 0 and 1 with a bonus."""
+
+    def __init__(self, bonus):
+        super().__init__(n_bits=3, continuous=True, max_steps=4)
+        self.bonus = bonus
+
+    def compute_reward(self, achieved_goal, desired_goal, info):
+        return super().compute_reward(achieved_goal, desired_goal, info) + self.bonus
+
+
+def test_rewards_of_other_goals_are_asked_of_the_environment_of_now():
+    settings = {**SMALL, "replay_buffer_class": HerReplayBuffer}
+    model = DQS("MultiInputPolicy", Bonus(0.0), seed=0, **settings).learn(8)
+    model.set_env(Bonus(1_000.0))
+    model.learn(16, reset_num_timesteps=False)
+    # a third of 24 steps had no bonus when they were taken; nothing is asked of the first environment any more
+    assert model.replay_buffer.env is model.env
+    copied = copy.deepcopy(model).learn(8, reset_num_timesteps=False)
+    assert copied.num_timesteps == 32
 
 
 class OwnReturns(ReplayBuffer):

@@ -104,7 +104,7 @@ NO_EFFECT = {"temperature": 0.1, "target_entropy": -1.0}
         ),
         (
             {"n_corrector_proposals": 0, "component_kwargs": {"corrector": {"sigmas": [0.2]}}},
-            r"component_kwargs\['corrector'\]=.*0.2.* has no effect with n_corrector_proposals=0; leave it out.*8 is the default",
+            r"component_kwargs\['corrector'\]=.* has no effect with n_corrector_proposals=0; leave it out.*8 is the default",
         ),
         ({"component_kwargs": {"corrector": {"n_corrector_proposals": 4}}}, "'n_corrector_proposals', a setting of DQS"),
         ({"component_kwargs": {"temperature": {"hot_entropy": "5e-1"}}}, "hot_entropy must be .*'5e-1'; .*write 0.5"),
@@ -172,6 +172,18 @@ def test_a_file_of_another_algorithm_says_so(tmp_path, files):
         # it follows from tau
         ({"has_target_network": True}, "policy_kwargs must not hold 'has_target_network'"),
         ({"n_critics": 0}, "n_critics must be an integer >= 1, got 0"),
+        (
+            {"critic_kwargs": {"n_critics": 5}},
+            r"critic_kwargs in policy_kwargs must not hold \['n_critics'\], which the policy",
+        ),
+        ({"critic_kwargs": {"share_features_extractor": True}}, r"must not hold \['share_features_extractor'\]"),
+        (
+            {"critic_betas": (0.9, 0.9), "optimizer_kwargs": {"betas": (0.5, 0.9)}},
+            "critic_betas in policy_kwargs have no effect with betas in optimizer_kwargs; leave out either",
+        ),
+        ({"optimizer_kwargs": {"lr": 1e-3}}, "optimizer_kwargs in policy_kwargs must not hold 'lr'; pass learning_rate"),
+        ({"net_arch": {"pi": [8], "qf": [8], "vf": [8]}}, "net_arch must be a list of layer sizes or dict.*'vf'"),
+        ({"net_arch": {"pi": [8]}}, "net_arch must be a list of layer sizes or dict"),
         ({"net_arch": "[64, 64]"}, "net_arch must be a list of layer sizes"),
         ({"net_arch": [64, 0]}, "each size in net_arch must be an integer >= 1, got 0"),
         ({"net_arch": {"pi": [0], "qf": [8]}}, "each size in net_arch must be an integer >= 1, got 0"),
@@ -444,6 +456,13 @@ def test_bad_training_frequency_names_itself(train_freq):
         DQS("MlpPolicy", make_env(), **{**SMALL, "train_freq": train_freq})
 
 
+@pytest.mark.parametrize("train_freq", [(2, "episode"), TrainFreq(2, TrainFrequencyUnit.EPISODE)], ids=str)
+def test_episodes_of_several_environments_are_no_training_frequency(train_freq, algorithm):
+    assert algorithm("MlpPolicy", make_env(), train_freq=train_freq).train_freq.frequency == 2
+    with pytest.raises(InputError, match=r"counts episodes of a single environment, and there are 3; use \(n, 'step'\)"):
+        algorithm("MlpPolicy", DummyVecEnv([make_env] * 3), train_freq=train_freq)
+
+
 def test_dictionaries_of_the_user_stay_as_they_were():
     dictionaries = {
         "replay_buffer_kwargs": {"handle_timeout_termination": False},
@@ -491,6 +510,33 @@ class WithActions(RandomEnv):
 def test_action_spaces_that_cannot_be_scaled_are_refused_at_construction(action_space, message, error, algorithm):
     with pytest.raises(error, match=message):
         algorithm("MlpPolicy", WithActions(action_space))
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        spaces.Discrete(3, start=1),
+        spaces.MultiDiscrete([2, 3], start=[0, 1]),
+        spaces.Dict({"a": spaces.Discrete(3, start=-1)}),
+    ],
+    ids=str,
+)
+def test_discrete_observations_that_do_not_begin_with_zero_are_refused_at_construction(space, algorithm):
+    policy = "MultiInputPolicy" if isinstance(space, spaces.Dict) else "MlpPolicy"
+    with pytest.raises(SpaceError, match=r"discrete observations that are counted from 0, got .*subtract the start"):
+        algorithm(policy, RandomEnv(space))
+
+
+def test_the_policy_of_dictionaries_is_refused_for_other_observations(algorithm):
+    with pytest.raises(
+        InputError, match=r"MultiInputPolicy is for observations that are dictionaries, got Box.*use MlpPolicy"
+    ):
+        algorithm("MultiInputPolicy", make_env())
+
+
+def test_no_environment_is_named(algorithm):
+    with pytest.raises(InputError, match="env must be an environment or the id of one, got None"):
+        algorithm("MlpPolicy", None)
 
 
 def test_discrete_actions_of_sb3s_own_test_are_refused():

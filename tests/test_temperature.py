@@ -339,11 +339,10 @@ def test_an_automatic_temperature_does_not_follow_what_was_not_measured():
 def test_a_scheduled_temperature_is_where_the_schedule_is():
     thermostat = ScheduledTemperature(LogLinearSchedule(10.0, 0.1))
     values = [thermostat.value.item()]
-    for progress_remaining in (0.5, 0.0, -0.1):
+    for progress_remaining in (0.5, 0.0):
         thermostat.start_round(progress_remaining)
         values.append(thermostat.value.item())
-    # the last round of steps may go beyond the end
-    assert values == pytest.approx([10.0, 1.0, 0.1, 0.1])
+    assert values == pytest.approx([10.0, 1.0, 0.1])
 
 
 # In training
@@ -473,6 +472,16 @@ def test_fixed_temperature_is_absolute_and_stays(algorithm):
     model = algorithm("MlpPolicy", "Pendulum-v1", temperature=0.3).learn(60)
     assert model.thermostat.value.item() == pytest.approx(0.3)
     assert model.logger.name_to_value["train/temperature"] == pytest.approx(0.3)
+
+
+def test_a_cooling_that_is_changed_at_load_acts_as_on_a_live_model(tmp_path):
+    DQS("MlpPolicy", "Pendulum-v1", cooling_updates=10, **SMALL).learn(70).save(tmp_path / "model")
+    # after 50 updates
+    assert DQS.load(tmp_path / "model", cooling_updates=10).cooled_share == 1.0
+    assert DQS.load(tmp_path / "model", cooling_updates=1_000).cooled_share == pytest.approx(0.05)
+    assert DQS.load(tmp_path / "model", custom_objects={"cooling_updates": 1_000}).cooled_share == pytest.approx(0.05)
+    with pytest.raises(ValueError, match="cooling_updates must be an integer >= 0, got -1"):
+        DQS.load(tmp_path / "model", cooling_updates=-1)
 
 
 def test_published_algorithm_has_the_published_constant_temperature():

@@ -422,6 +422,27 @@ def test_actor_learns_at_its_multiple_of_the_learning_rate(algorithm, small, fac
         assert rates(actor_learning_rate_factor=0.5) == pytest.approx([5e-4, 2.5e-4])
 
 
+def test_a_falling_learning_rate_ends_at_zero_though_the_last_episode_goes_beyond_the_end():
+    # episodes of Pendulum have 200 steps, so that updates come after 200 and 400
+    settings = {**SMALL, "train_freq": (1, "episode"), "gradient_steps": 1}
+    model = DQS("MlpPolicy", "Pendulum-v1", learning_rate=lambda remaining: 1e-3 * remaining, **settings)
+    rates = []
+    original = model.train
+    model.train = lambda *args, **kwargs: (
+        original(*args, **kwargs),
+        rates.append(model.critic.optimizer.param_groups[0]["lr"]),
+    )
+    model.learn(250)
+    assert rates == pytest.approx([1e-3 * (1 - 200 / 250), 0.0])
+
+
+def test_a_learning_rate_that_is_negative_half_way_is_named_before_it_acts():
+    model = DQS("MlpPolicy", "Pendulum-v1", learning_rate=lambda r: -1e-3 if 0.2 < r < 0.8 else 1e-3, **SMALL)
+    with pytest.raises(InputError, match=r"learning_rate must be a finite number >= 0 .*got -0.001; a schedule maps"):
+        model.learn(40)
+    assert model._n_updates == 0
+
+
 def recorded_regression(monkeypatch, algorithm, **arguments):
     """The arguments of the first call of regress in training."""
     model = algorithm("MlpPolicy", "Pendulum-v1", seed=0, **arguments)

@@ -122,8 +122,9 @@ def apply_modules(modules: Iterable[Callable[[th.Tensor], th.Tensor]], hidden: t
 
 
 def has_hooks(module: nn.Module) -> bool:
-    """Whether calling the module does something else than the forward pass of its class."""
-    return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
+    """Whether calling the module, or its backward pass, does something else than its class says."""
+    forward = module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module)
+    return bool(forward or module._backward_hooks or module._backward_pre_hooks)
 
 
 def without_bookkeeping(module: nn.Module) -> Callable[[th.Tensor], th.Tensor]:

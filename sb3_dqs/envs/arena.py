@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from sb3_dqs.checks import InputError
+from sb3_dqs.checks import InputError, check_choice
 
 IMAGE_SIZE = 280
 GOAL_COLOUR = (120, 200, 120)
@@ -52,6 +52,18 @@ class Arena:
             inside = np.hypot(across[columns], up[rows][:, None]) < radius
             image[np.ix_(rows, columns)] = np.where(inside[..., None], colour, image[np.ix_(rows, columns)])
         return image
+
+
+def checked_options(options: dict[str, Any] | None, known: Sequence[str]) -> dict[str, Any]:
+    """
+    :param options: of ``reset()``
+    :param known: names of those that the environment has
+    :return: the options, none for None
+    :raises ValueError: if one is unknown
+    """
+    for name in options or {}:
+        check_choice("each option of reset()", name, known)
+    return options or {}
 
 
 def checked_vector(name: str, value: Any, size: int) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium import spaces
 
 from sb3_dqs.checks import InputError, check_choice, check_positive, is_finite_number
-from sb3_dqs.envs.arena import IMAGE_SIZE, POSITION_COLOUR, checked_vector
+from sb3_dqs.envs.arena import IMAGE_SIZE, POSITION_COLOUR, checked_options, checked_vector
 
 # How far the context, in [-1, 1], moves the peaks along every coordinate, action units
 CONTEXT_SHIFT = 0.2
@@ -156,13 +156,15 @@ class BanditEnv(gym.Env[np.ndarray, np.ndarray]):
         :param seed: of the contexts
         :param options: ``{"context": c}`` takes this one
         :return: observation and info
+        :raises ValueError: if an option is unknown or cannot be used
         """
         super().reset(seed=seed)
+        options = checked_options(options, ("context",))
         if seed is not None or self.context_rng is None:
             # A stream of its own: SB3 seeds the action space with the environment's seed, and from one stream the warm-up
             # actions would equal the contexts
             (self.context_rng,) = self.np_random.spawn(1)
-        if options is not None and "context" in options:
+        if "context" in options:
             self.context = float(np.clip(checked_vector("context", [options["context"]], 1)[0], -1.0, 1.0))
         else:
             self.context = self.context_rng.uniform(-1.0, 1.0)

@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium import spaces
 
 from sb3_dqs.checks import check_choice, check_positive
-from sb3_dqs.envs.arena import Arena, checked_vector
+from sb3_dqs.envs.arena import Arena, checked_options, checked_vector
 
 REWARDS = ("log_density", "gain")
 
@@ -87,9 +87,11 @@ class GaussianMixtureEnv(gym.Env[np.ndarray, np.ndarray]):
         :param seed: without effect: the start is the origin
         :param options: ``{"start": (x, y)}`` starts from there
         :return: observation and info
+        :raises ValueError: if an option is unknown or cannot be used
         """
         super().reset(seed=seed)
-        self.position = self._inside(checked_vector("start", (options or {}).get("start", (0.0, 0.0)), 2))
+        options = checked_options(options, ("start",))
+        self.position = self._inside(checked_vector("start", options.get("start", (0.0, 0.0)), 2))
         self.trace = [self.position]
         return self._observation(), {}
 

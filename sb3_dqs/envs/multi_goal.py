@@ -7,8 +7,8 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from sb3_dqs.checks import InputError, as_integer, check_choice, check_positive, is_finite_number
-from sb3_dqs.envs.arena import Arena, checked_vector
+from sb3_dqs.checks import InputError, as_integer, check_positive, is_finite_number
+from sb3_dqs.envs.arena import Arena, checked_options, checked_vector
 
 GOALS = ((5.0, 0.0), (-5.0, 0.0), (0.0, 5.0), (0.0, -5.0))
 
@@ -81,9 +81,7 @@ class MultiGoalEnv(gym.Env[np.ndarray, np.ndarray]):
         :raises ValueError: if an option is unknown or cannot be used
         """
         super().reset(seed=seed)
-        options = options or {}
-        for name in options:
-            check_choice("each option of reset()", name, ("start", "goals", "closed"))
+        options = checked_options(options, ("start", "goals", "closed"))
         self.episode_goals = self._checked_goals(options["goals"]) if "goals" in options else self.goals
         self.episode_is_open = self._open_goals(options["closed"]) if "closed" in options else self.is_open
         self.arena = Arena(self.ARENA_HALF_WIDTH, self.episode_goals, self.GOAL_RADIUS)

@@ -44,10 +44,11 @@ def main(argv: Sequence[str]) -> int:
     channels_last = None if arguments.channels is None else arguments.channels == "last"
     try:
         model_path = find_model(arguments.model)
-        vec_normalize = arguments.vec_normalize or statistics_beside(model_path)
+        model = load_model(model_path)
+        # what lies beside a model that was trained without is another one's
+        vec_normalize = arguments.vec_normalize or (statistics_beside(model_path) if model.lacks_statistics else None)
         output = arguments.output or model_path.with_suffix(".onnx")
         print(f"Exporting {model_path}" + (f" with {vec_normalize}" if vec_normalize else ""), flush=True)
-        model = load_model(model_path)
         export_onnx(model, output, vec_normalize, arguments.batch_size, channels_last)
         rows_at_once = arguments.batch_size or 1
         n_observations = rows_at_once * max(1, N_COMPARED // rows_at_once)
@@ -136,5 +137,5 @@ def load_model(path: Path) -> DQS:
 
 def _settings_folder(run: Path) -> Path:
     """Where rl-zoo3 keeps settings and statistics of a run: in a folder that has the name of the environment, as the model."""
-    found = [path.parent for path in (*run.glob("*/config.yml"), *run.glob("*/vecnormalize.pkl"))]
+    found = [path.parent for path in run.glob("*/config.yml")]
     return found[0] if found else run / run.resolve().name.rpartition("_")[0]

@@ -14,6 +14,7 @@ from stable_baselines3.common.policies import BaseModel, ContinuousCritic
 from stable_baselines3.common.preprocessing import get_action_dim
 from torch.utils._pytree import tree_leaves, tree_map
 
+from sb3_dqs.answers import LACKS_STATISTICS
 from sb3_dqs.checks import InputError, as_integer
 from sb3_dqs.critics import evaluating, smallest_q_fn
 from sb3_dqs.diffusion.estimators import QFunction
@@ -83,10 +84,7 @@ def roll_out(
         check_draws(model)
     vec_normalize = model.get_vec_normalize_env()
     if getattr(model, "lacks_statistics", False):
-        raise InputError(
-            "model was trained with VecNormalize and has no environment with its statistics; use "
-            "load(path, env=VecNormalize.load(file, venv)), with the file that its save() wrote"
-        )
+        raise InputError(LACKS_STATISTICS)
     traces = [[env.reset(seed=None if seed is None else seed + i, options=options)[0]] for i, env in enumerate(envs)]
     total_rewards = [0.0] * len(envs)
     infos: list[dict[str, Any]] = [{} for _ in envs]

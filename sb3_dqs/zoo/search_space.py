@@ -44,6 +44,11 @@ def check_search(algo: str, settings: Mapping[str, Any] | None = None) -> None:
         raise InputError(
             "-optimize tries both kinds of temperature, and component_kwargs['temperature'] is for one of them; leave it out"
         )
+    if "corrector" in parts:
+        raise InputError(
+            "-optimize tries other numbers of proposals, none among them, and component_kwargs['corrector'] may not fit them; "
+            "leave it out"
+        )
     if "relative_sigma" in (parts.get("refiner") or {}):
         raise InputError(
             "-optimize tries entropy targets that the refiner's default noise allows, and component_kwargs['refiner'] has "

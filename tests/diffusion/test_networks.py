@@ -217,6 +217,14 @@ def edited(kind):
     return plain, changed, calls
 
 
+def test_backward_hooks_of_all_layers_are_called():
+    network, calls = mlp(5, 2, [8], nn.ReLU), []
+    for layer in network:
+        layer.register_full_backward_hook(lambda layer, *gradients: calls.append(layer))
+    condition_on_first_input(network, th.randn(4, 3))(th.randn(4, 2)).sum().backward()
+    assert calls == [*reversed(network)]
+
+
 @pytest.mark.parametrize("kind", ["hook", "pruned"])
 def test_edited_first_layers_are_called(kind):
     (denoiser, refiner), (edited_denoiser, edited_refiner), calls = edited(kind)

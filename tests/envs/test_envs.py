@@ -129,9 +129,17 @@ def test_goals_that_cannot_be_used_name_themselves(settings, message):
             MultiGoalEnv().reset(options=settings)
 
 
-def test_an_unknown_option_of_reset_is_an_error():
-    with pytest.raises(ValueError, match=r"each option of reset.*did you mean 'closed'"):
-        MultiGoalEnv().reset(options={"close": [0]})
+@pytest.mark.parametrize(
+    ("env_class", "option", "known"),
+    [
+        (MultiGoalEnv, {"close": [0]}, "closed"),
+        (GaussianMixtureEnv, {"strat": (0.0, 0.0)}, "start"),
+        (BanditEnv, {"contxt": 0.0}, "context"),
+    ],
+)
+def test_an_unknown_option_of_reset_is_an_error(env_class, option, known):
+    with pytest.raises(ValueError, match=f"each option of reset.*did you mean '{known}'"):
+        env_class().reset(options=option)
 
 
 def test_render_shows_goals_trace_and_position():

@@ -1,5 +1,6 @@
 """Does ``sb3-dqs export`` find the model and its statistics, and say what is missing?"""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -38,6 +39,15 @@ def test_run_of_the_zoo_is_exported_with_its_statistics(run_of_the_zoo, monkeypa
     assert f"{run_of_the_zoo / 'sb3_dqs-Room-v0.zip'} with {run_of_the_zoo / 'sb3_dqs-Room-v0/vecnormalize.pkl'}" in output
     assert f"{written}: 1,000 of 1,000 actions are those of predict() to 1e-05\n" in output
     assert written.is_file()
+
+
+def test_statistics_of_another_model_are_left_alone(run_of_the_zoo, tmp_path, capsys):
+    DQS("MlpPolicy", RandomEnv(VECTOR), **SMALL).save(tmp_path / "robot")
+    (tmp_path / "arm").mkdir()
+    (tmp_path / "arm" / "config.yml").touch()
+    shutil.copy(run_of_the_zoo / "sb3_dqs-Room-v0" / "vecnormalize.pkl", tmp_path / "arm")
+    assert main([str(tmp_path / "robot.zip")]) == 0
+    assert f"Exporting {tmp_path / 'robot.zip'}\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("batch_size", "n_compared"), [("3", "999 of 999"), ("2000", "2,000 of 2,000")])

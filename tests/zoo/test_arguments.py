@@ -43,6 +43,10 @@ WRONG = {
         ["train", *PENDULUM, "-optimize", "-params", "component_kwargs:{'temperature': {'initial': 1.0}}"],
         "component_kwargs['temperature'] is for one of them",
     ),
+    "search of a corrector": (
+        ["train", *PENDULUM, "-optimize", "-params", "component_kwargs:{'corrector': {'sigmas': [0.2]}}"],
+        "component_kwargs['corrector'] may not fit them; leave it out",
+    ),
     "search of another refiner": (
         ["train", *PENDULUM, "-optimize", "-params", "component_kwargs:{'refiner': {'relative_sigma': 0.2}}"],
         "component_kwargs['refiner'] has another relative_sigma",
