@@ -26,7 +26,7 @@ import torch as th
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
-from stable_baselines3.common.utils import LinearSchedule
+from stable_baselines3.common.utils import LinearSchedule, get_device
 from stable_baselines3.common.vec_env import VecEnv
 
 from benchmarks.measures import (
@@ -48,7 +48,10 @@ from sb3_dqs.inspection.metrics import (
     total_variation,
 )
 
-PACKAGES = ("sb3-dqs", "stable-baselines3", "sb3-contrib", "torch", "gymnasium", "numpy", "mujoco")
+PACKAGES = (
+    *("sb3-dqs", "stable-baselines3", "sb3-contrib", "torch", "gymnasium", "numpy"),
+    *("mujoco", "box2d", "shimmy", "dm-control", "gymnasium-robotics"),
+)
 REPOSITORY = Path(__file__).parent.parent
 
 # What a run depends on, as glob patterns, and files among it that may change meanwhile
@@ -70,7 +73,11 @@ EVALUATION_SEED = 10_000
 SAMPLING_SEED = 20_000
 
 # A continued run's episodes start elsewhere than those of evaluation and of the first part
-CONTINUATION_SEED = 1_000_000
+CONTINUATION_SEED = 1_000_000_000
+
+# Of several environments at once each has a seed of its own, counted up from the first: runs share none
+SEVERAL_ENVS_SEED = 1_000_000
+SEEDS_APART = 1_000
 
 
 def train(run: Run, store: Store | None, device: str, commit: dict[str, Any]) -> dict[str, Any]:
@@ -110,6 +117,8 @@ def train_agent(run: Run, store: Store | None, device: str) -> dict[str, Any]:
         if isinstance(learning_rate, str):
             settings["learning_rate"] = falling_to_zero(learning_rate)
         model = CLASSES[run.class_name]("MlpPolicy", env, seed=run.seed, device=device, **settings)
+        if isinstance(env, VecEnv):
+            env.seed(SEVERAL_ENVS_SEED + SEEDS_APART * run.seed)
         evaluation = Evaluation(run)
     evaluation.checkpoints = checkpoints
     model.learn(
@@ -158,7 +167,7 @@ def make_env(run: Run) -> gym.Env:
 
 
 def make_training_env(run: Run) -> gym.Env | VecEnv:
-    """The environment that the agent acts in, or several at once; as many seeds follow that of the run."""
+    """The environment that the agent acts in, or several at once."""
     n_envs = run.env_spec.get("n_envs", 1)
     return make_env(run) if n_envs == 1 else make_vec_env(lambda: make_env(run), n_envs)
 
@@ -193,10 +202,15 @@ class Evaluation(BaseCallback):
     def _on_training_start(self) -> None:
         self.seconds = self.records[-1]["seconds"] if self.records else 0.0
         self.cpu_seconds = self.records[-1]["cpu_seconds"] if self.records else 0.0
+        self._start_clocks()
+
+    def change_the_world_again(self, training_env: VecEnv) -> None:
+        """
+        :param training_env: of a run that goes on, before its first episode
+        """
         for record in self.records:
             if "moved_goal" in record:
-                self._move_goal(record["moved_goal"])
-        self._start_clocks()
+                self._move_goal(record["moved_goal"], training_env)
 
     def _on_step(self) -> bool:
         if self.num_timesteps % self.run.evaluation["every"] == 0 or self.num_timesteps == self.run.steps:
@@ -206,15 +220,15 @@ class Evaluation(BaseCallback):
             if self.num_timesteps == self.run.env_spec.get("move_favourite", {}).get("at"):
                 favourite = favourite_goal(self.last_episodes, self.envs[0])
                 self.records[-1]["moved_goal"] = favourite
-                self._move_goal(favourite)
+                self._move_goal(favourite, self.training_env)
             if self.checkpoints is not None and self.num_timesteps < self.run.steps:
                 self.checkpoints.save(self.model, self.records, self.continued_at)  # type: ignore[arg-type]
             self._start_clocks()
         return True
 
-    def _move_goal(self, goal: int) -> None:
+    def _move_goal(self, goal: int, training_env: VecEnv) -> None:
         position = self.run.env_spec["move_favourite"]["to"][goal]
-        for env in (*self.envs, *self.training_env.get_attr("unwrapped")):
+        for env in (*self.envs, *training_env.get_attr("unwrapped")):
             env.unwrapped.move_goal(goal, position)
 
     def _start_clocks(self) -> None:
@@ -252,7 +266,8 @@ class Checkpoints:
     """
     The state of an unfinished run: model, replay buffer, random state and records, kept whole or not at all.
 
-    What other code or other versions left is laid aside until the run is finished, so that no run is of two kinds.
+    What other code, other versions or another device left is laid aside until the run is finished, so that no run is of two
+    kinds.
 
     :param folder: of this run alone
     """
@@ -268,7 +283,8 @@ class Checkpoints:
         model.save(unfinished / "model")
         model.save_replay_buffer(unfinished / "replay")
         (unfinished / "random.pkl").write_bytes(pickle.dumps(random_states()))
-        write_whole(unfinished / "records.json", json.dumps({**origin(), "records": records, "continued_at": continued_at}))
+        kind = {**origin(), "device": model.device.type}
+        write_whole(unfinished / "records.json", json.dumps({**kind, "records": records, "continued_at": continued_at}))
         older = self._complete()
         # a complete state is one that has its name
         unfinished.rename(self.folder / f"steps-{model.num_timesteps}")
@@ -285,18 +301,20 @@ class Checkpoints:
             return None, None
         latest = complete[-1]
         kept = json.loads((latest / "records.json").read_text())
-        if {name: kept.get(name) for name in origin()} != origin():
+        kind = {**origin(), "device": get_device(device).type}
+        if {name: kept.get(name) for name in kind} != kind:
             aside = self._lay_aside()
-            print(f"{run.name} starts anew: its state is of other code or other versions, and now in {aside}", flush=True)
+            print(f"{run.name} starts anew: its state is of other code, versions or device, and now in {aside}", flush=True)
             return None, None
         model = CLASSES[run.class_name].load(latest / "model", env=env, device=device)
         model.load_replay_buffer(latest / "replay")
         vec_env = model.get_env()
         assert vec_env is not None
-        vec_env.seed(CONTINUATION_SEED + run.seed + model.num_timesteps)
+        vec_env.seed(CONTINUATION_SEED + SEEDS_APART * run.seed + model.num_timesteps)
         evaluation = Evaluation(run)
         evaluation.records = kept["records"]
         evaluation.continued_at = [*kept["continued_at"], model.num_timesteps]
+        evaluation.change_the_world_again(vec_env)
         restore_random_states(pickle.loads((latest / "random.pkl").read_bytes()))
         return model, evaluation
 

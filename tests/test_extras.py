@@ -11,6 +11,8 @@ from packaging.utils import canonicalize_name
 
 from sb3_dqs.extras import EXTRAS, install_command, require
 
+REPOSITORY = Path(__file__).parents[1]
+
 
 def distributions_of(extra):
     """What an extra asks for, and what that asks for in turn: names of distributions."""
@@ -48,13 +50,13 @@ def test_missing_modules_end_a_script_with_one_sentence(monkeypatch):
     assert install_command("rl_zoo3") == "pip install 'sb3-dqs[zoo]'"
 
 
-SCRIPTS = sorted(path for path in Path("benchmarks").glob("*.py") if '__name__ == "__main__"' in path.read_text())
+SCRIPTS = sorted(path for path in (REPOSITORY / "benchmarks").glob("*.py") if '__name__ == "__main__"' in path.read_text())
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
 def test_scripts_of_the_benchmark_say_what_is_missing_and_help(script, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [script.name, "--help"])
-    name = ".".join(script.with_suffix("").parts)
+    name = ".".join(script.relative_to(REPOSITORY).with_suffix("").parts)
     with pytest.raises(SystemExit) as exit_:
         runpy.run_module(name, run_name="__main__")
     assert exit_.value.code == 0

@@ -1,6 +1,7 @@
 """Are the measures of a benchmark what they should be for policies whose answer is known?"""
 
 import itertools
+from collections import defaultdict
 from types import SimpleNamespace
 
 import gymnasium as gym
@@ -14,6 +15,7 @@ from benchmarks.measures import (
     N_CANDIDATES,
     bandit_measures,
     closed_goal_measures,
+    critic_law_measures,
     goal_law_measures,
     goals_by_temperature,
     measures_from_the_centre,
@@ -26,7 +28,7 @@ from benchmarks.shapes import RandomEnv
 from benchmarks.static_targets import model_of_law
 from sb3_dqs import DQS, PaperDQS
 from sb3_dqs.envs import MultiGoalEnv
-from sb3_dqs.inspection.evaluation import Episode
+from sb3_dqs.inspection.evaluation import Episode, roll_out
 from sb3_dqs.policies import fixed_start_noise
 
 
@@ -216,16 +218,25 @@ def test_goals_are_measured_at_lower_temperatures(monkeypatch):
     env = gym.make("sb3_dqs/MultiGoal-v0")
     of_its_kind = {"temperature": {"initial": 0.1}}
     model = DQS("MlpPolicy", env, seed=0, target_entropy=0.0, component_kwargs=of_its_kind, policy_kwargs={"net_arch": [8]})
-    before, asked = model.thermostat.value.item(), []
+    before, asked = model.thermostat.value.item(), defaultdict(list)
 
-    def from_the_centre(cooled, env, seed):
-        asked.append(cooled.policy.temperature.item())
-        return {"goal entropy, exact centre": float(len(asked))}
+    def at(name, found):
+        def measure(cooled, *arguments, **keywords):
+            asked[name].append(cooled.policy.temperature.item())
+            return found(cooled, *arguments, **keywords)
 
-    monkeypatch.setattr(measures, "measures_from_the_centre", from_the_centre)
-    monkeypatch.setattr(measures, "closed_goal_measures", lambda *arguments: {})
+        return measure
+
+    def from_the_centre(*arguments):
+        return {"goal entropy, exact centre": float(len(asked["centre"]))}
+
+    monkeypatch.setattr(measures, "measures_from_the_centre", at("centre", from_the_centre))
+    monkeypatch.setattr(measures, "closed_goal_measures", at("closed", lambda *arguments: {}))
+    monkeypatch.setattr(measures, "roll_out", at("returns", roll_out))
     found = goals_by_temperature(model, env, 2, seed=0)
-    assert asked == pytest.approx([before / 2, before / 4, before / 8, before / 16])
+    assert set(asked) == {"centre", "closed", "returns"}
+    for temperatures in asked.values():
+        assert temperatures == pytest.approx([before / 2, before / 4, before / 8, before / 16])
     of_the_centre = {name: value for name, value in found.items() if "centre" in name}
     assert of_the_centre == {
         "goal entropy, exact centre, at 0.5 of the temperature": 1.0,
@@ -251,3 +262,19 @@ def test_a_reloaded_model_predicts_the_same_but_for_what_is_changed():
     assert other.n_action_candidates == 1
     expected = model.actor.fixed_candidates(th.as_tensor(observations))[0]
     assert other.predict(observations, deterministic=True)[0] == pytest.approx(expected.detach().numpy(), abs=1e-6)
+
+
+def test_the_law_of_the_critic_is_measured_where_the_policy_went(monkeypatch):
+    def distances(model, observations):
+        asked.extend(observations[:, 0].tolist())
+        return {"total_variation": 0.25}
+
+    asked = []
+    monkeypatch.setattr(measures, "distances_to_critic", distances)
+    # 21 and 11 observations, numbered on; the last of each episode asks for no action
+    numbers = [np.arange(21.0)[:, None], np.arange(20.0, 31.0)[:, None]]
+    episodes = [Episode(observations=values, total_reward=0.0, info={}) for values in numbers]
+    model = DQS("MlpPolicy", RandomEnv(1, 2), seed=0)
+    assert critic_law_measures(model, episodes) == {"total_variation_to_critic": 0.25}
+    # ten of the thirty from 0 to 29, as evenly as whole numbers lie
+    assert asked == [0.0, 3.0, 6.0, 9.0, 12.0, 16.0, 19.0, 22.0, 25.0, 29.0]

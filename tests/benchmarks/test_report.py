@@ -318,6 +318,8 @@ def test_curves_over_time_are_in_minutes(folder):
     assert "CPU time" in axes.get_xlabel()
     # seeds at -20, -19 and -18
     assert axes.lines[0].get_ydata() == pytest.approx([-19.0] * 3)
+    # the band of the first algorithm, from the smallest to the largest
+    assert set(axes.collections[0].get_paths()[0].vertices[:, 1].round(6)) == {-20.0, -18.0}
     for result in groups["dqs", "First"]:
         result["machine"] = {**result["machine"], "device": "cuda"}
     (axes,) = report.curves(groups, ["First"], "time", tier).axes

@@ -22,7 +22,16 @@ import benchmarks.train
 from benchmarks.plan import TIERS, load_tier
 from benchmarks.run import HELD, follow, main, outlook, run_here
 from benchmarks.store import Store, write_whole
-from benchmarks.train import Checkpoints, code_fingerprint, falling_to_zero, make_env, train
+from benchmarks.train import (
+    CONTINUATION_SEED,
+    SEEDS_APART,
+    Checkpoints,
+    code_fingerprint,
+    falling_to_zero,
+    make_env,
+    random_states,
+    train,
+)
 from sb3_dqs import DQS, DiffusionPolicy, PaperDQS
 from sb3_dqs.diffusion.box import BoxDiffusion
 from sb3_dqs.diffusion.corrector import Corrector
@@ -250,7 +259,11 @@ def test_code_that_measures_or_learns_is_told_from_code_that_does_not(tmp_path, 
         path.write_text("changed")
         return code_fingerprint() != before
 
-    learning = ["dqs.py", "diffusion/box.py", "envs/bandit.py", "inspection/metrics.py", "inspection/evaluation.py"]
+    learning = [
+        *(f"benchmarks/{name}.py" for name in ("plan", "train", "measures", "wrappers", "static_targets", "shapes")),
+        *("sb3_dqs/dqs.py", "sb3_dqs/diffusion/box.py", "sb3_dqs/envs/bandit.py", "sb3_dqs/envs/data/means.csv"),
+        *("sb3_dqs/inspection/metrics.py", "sb3_dqs/inspection/evaluation.py"),
+    ]
     others = [
         "version.py",
         "usage.py",
@@ -262,7 +275,7 @@ def test_code_that_measures_or_learns_is_told_from_code_that_does_not(tmp_path, 
         "gpu/graphed.py",
         "zoo/forward.py",
     ]
-    assert all(changes_with(f"sb3_dqs/{name}") for name in learning)
+    assert all(map(changes_with, learning))
     assert not any(changes_with(f"sb3_dqs/{name}") for name in others)
 
 
@@ -275,7 +288,7 @@ def test_a_run_is_done_once_and_its_result_tells_how(tier_path, tmp_path):
     assert [record["steps"] for record in result["records"]] == [40, 80]
     assert [len(result["records"][-1][mode]) for mode in ("deterministic", "stochastic")] == [3, 4]
     assert set(result["records"][-1]["goals"]) == {"success", "goals_reached", "goal_entropy", "goal_counts"}
-    assert 0 <= result["measures"]["total_variation_to_critic"] <= 1
+    assert "total_variation_to_critic" in result["measures"]
     assert result["versions"]["stable-baselines3"]
     assert result["continued_at"] == []
     written = store.path(run).stat().st_mtime_ns
@@ -374,7 +387,9 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tier_path, tmp_path, monkey
 
     def save_and_stop(self, model, *arguments):
         save(self, model, *arguments)
-        saved.update(random=th.get_rng_state(), buffer=model.replay_buffer, policy=copy.deepcopy(model.policy.state_dict()))
+        saved.update(
+            random=copy.deepcopy(random_states()), buffer=model.replay_buffer, policy=copy.deepcopy(model.policy.state_dict())
+        )
         raise RuntimeError("power cut")
 
     with monkeypatch.context() as patch:
@@ -385,7 +400,13 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tier_path, tmp_path, monkey
     # a state that was not finished is not taken for one
     (store.checkpoints(run) / "unfinished").mkdir()
     model, _ = Checkpoints(store.checkpoints(run)).load(run, make_env(run), "cpu")
-    assert th.equal(th.get_rng_state(), saved["random"])
+    random_state = random_states()
+    assert th.equal(random_state["torch"], saved["random"]["torch"])
+    assert random_state["python"] == saved["random"]["python"]
+    for found, expected in zip(random_state["numpy"], saved["random"]["numpy"], strict=True):
+        assert np.array_equal(found, expected)
+    # the episode that was under way is lost: the next one starts where none of training or evaluation did
+    assert model.get_env()._seeds == [CONTINUATION_SEED + SEEDS_APART * run.seed + 40]
     # SB3's callbacks are called before the transition of their step is stored
     assert model.replay_buffer.size() == 39
     assert (model.replay_buffer.actions[:39] == saved["buffer"].actions[:39]).all()
@@ -416,6 +437,22 @@ def test_several_environments_are_acted_in_at_once_also_after_an_interruption(tm
     assert seen == [(3, 30, 27)]
     assert run_here(run, store, "cpu", COMMIT) == (run, None)
     assert [record["steps"] for record in store.load(run)["records"]] == [30, 60]
+
+
+def test_environments_of_runs_with_several_share_no_seed(tmp_path, monkeypatch):
+    spec = {"id": "Pendulum-v1", "steps": 30, "n_envs": 3, "evaluation": {"every": 30}}
+    tier = write_tier(tmp_path / "several.yml", seeds=[0, 1], environments={"Several": spec})
+    seeds = []
+    start = benchmarks.train.Evaluation._on_training_start
+
+    def started(self):
+        seeds.extend(env.unwrapped.np_random_seed for env in self.training_env.envs)
+        start(self)
+
+    monkeypatch.setattr(benchmarks.train.Evaluation, "_on_training_start", started)
+    for run in tier.select(["dqs"], ["Several"], [0, 1]):
+        trained(run)
+    assert len(set(seeds)) == 6
 
 
 MOVE = {"at": 40, "to": [[1.0, 1.0]] * 4, "recovered_at": 0.0}
@@ -472,8 +509,12 @@ def test_the_favourite_goal_moves_and_stays_moved_where_the_run_goes_on(tmp_path
         seen.append([record.get("moved_goal") for record in records])
         return {}
 
-    goals_of_evaluation = []
-    roll_out = benchmarks.train.roll_out
+    goals_of_evaluation, goals_of_first_episode = [], []
+    roll_out, start = benchmarks.train.roll_out, benchmarks.train.Evaluation._on_training_start
+
+    def started(self):
+        goals_of_first_episode.extend(env.unwrapped.arena.goals.tolist() for env in self.training_env.envs)
+        start(self)
 
     def watched(model, envs, *arguments, **keywords):
         goals_of_evaluation.append(envs[0].unwrapped.goals.tolist())
@@ -483,9 +524,12 @@ def test_the_favourite_goal_moves_and_stays_moved_where_the_run_goes_on(tmp_path
 
     monkeypatch.setattr(benchmarks.train, "recovery_measures", look)
     monkeypatch.setattr(benchmarks.train, "roll_out", watched)
+    monkeypatch.setattr(benchmarks.train.Evaluation, "_on_training_start", started)
     assert run_here(run, store, "cpu", COMMIT) == (run, None)
     assert seen == [[1, None]]
-    assert goals_of_evaluation == 4 * [[[5.0, 0.0], [-3.5, -3.5], [0.0, 5.0], [0.0, -5.0]]]
+    moved = [[5.0, 0.0], [-3.5, -3.5], [0.0, 5.0], [0.0, -5.0]]
+    assert goals_of_evaluation == 4 * [moved]
+    assert goals_of_first_episode == [moved]
 
 
 def test_the_state_that_other_code_left_is_laid_aside(tier_path, tmp_path, monkeypatch):

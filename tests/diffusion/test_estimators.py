@@ -76,11 +76,20 @@ def test_linear_q_gives_truncated_normal_mean(estimator, noisy_action, sigma):
     assert abs(estimates.mean() - exact) < 4 * estimates.std() / math.sqrt(20) + 1e-9
 
 
+# Many dimensions at large sigma, and a steep law in several, leave too few effective samples without a guide
+TOO_FEW_SAMPLES = [(truth.corner, 6, 1.0), (truth.corner, 17, 0.2), (truth.corner, 17, 1.0), (truth.gaussian, 17, 1.0)]
+
+
 @pytest.mark.parametrize(
-    ("estimator", "action_dim"), [("stein", 1), ("stein", 2), ("stein", 6), ("stein", 17), ("value", 2), ("gradient", 2)]
+    ("log_density", "action_dim", "sigma", "estimator"),
+    [
+        (log_density, action_dim, sigma, estimator)
+        for log_density in TARGETS
+        for estimator, action_dim in [*(("stein", n) for n in (1, 2, 6, 17)), ("value", 2), ("gradient", 2)]
+        for sigma in (0.2, 1.0)
+        if (log_density, action_dim, sigma) not in TOO_FEW_SAMPLES
+    ],
 )
-@pytest.mark.parametrize("sigma", [0.2, 1.0])
-@pytest.mark.parametrize("log_density", TARGETS)
 def test_estimate_is_within_four_standard_errors_of_quadrature(log_density, action_dim, sigma, estimator):
     n_replicates = 20
     rng = np.random.default_rng(0)
@@ -88,10 +97,7 @@ def test_estimate_is_within_four_standard_errors_of_quadrature(log_density, acti
     action = truth.sample(log_density, 1, action_dim, rng).numpy()[0]
     noisy_actions = action + sigma * rng.standard_normal(action_dim)
     estimate = box_estimates(log_density, noisy_actions, sigma, 100_000 // n_replicates, estimator, 0.7, n_replicates)
-    if estimate.effective_sample_size.sum() < 100:
-        # only many dimensions at large sigma, or a steep law in several, may leave so few effective samples unguided
-        assert (action_dim, sigma) == (17, 1.0) or (log_density is truth.corner and action_dim >= 6)
-        return
+    assert estimate.effective_sample_size.sum() > 100
     exact = th.tensor([truth.posterior_mean(log_density, x, sigma) for x in noisy_actions], dtype=th.float64)
     standard_error = estimate.mean.std(dim=0) / math.sqrt(n_replicates)
     # a self-normalised mean is biased by about 1 / ESS of the spread of the target

@@ -1,13 +1,14 @@
 """Do the Python blocks of the documentation run as printed, and do its links lead somewhere?"""
 
+import ast
+import importlib
 import re
 
 import pytest
 
 from tests.docs.markdown import REPOSITORY, blocks, links, page
 
-# Of the packages that the blocks import, what they need is on everyone's machine; blocks of other pages need a database,
-# a trained agent or hours, and have tests of their own
+# What their blocks need is on everyone's machine; blocks of other pages need a database, a trained agent or hours
 PAGES = [
     "README.md",
     "docs/index.md",
@@ -38,6 +39,15 @@ def test_python_blocks_run(path, tmp_path, monkeypatch):
             if "learn" in pattern:
                 assert n_replaced == n_learn, f"{path}: learn() in block {number} has no number of steps to shorten"
         exec(compile(block, f"{path}, Python block {number}", "exec"), {"__name__": "__main__"})
+
+
+@pytest.mark.parametrize("path", sorted({f"docs/{path.name}" for path in (REPOSITORY / "docs").glob("*.md")} - set(PAGES)))
+def test_python_blocks_of_other_pages_import_what_there_is(path):
+    for block in blocks(page(path), "python"):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "sb3_dqs":
+                module = importlib.import_module(node.module)
+                assert all(hasattr(module, alias.name) for alias in node.names), f"{path}: {ast.unparse(node)}"
 
 
 def test_the_example_of_the_readme_is_ten_lines():

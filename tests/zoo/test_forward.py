@@ -18,6 +18,7 @@ from stable_baselines3.common.logger import Logger
 
 from sb3_dqs import DQS, PaperDQS, command_line
 from sb3_dqs.usage import SCRIPTS
+from sb3_dqs.zoo.checkpoints import CheckpointCompanions
 from sb3_dqs.zoo.settings import settings_path
 from tests.zoo.wrappers import FirstOneDiverges
 
@@ -136,10 +137,22 @@ def test_checkpoints_keep_the_buffer_and_the_normalisation(zoo):
     assert {path.name for path in run.glob("rl_model_*")} == {"rl_model_60_steps.zip", "rl_model_120_steps.zip"}
     assert (run / "Pendulum-v1/vecnormalize.pkl").is_file()
     assert not list(run.rglob("*.unfinished*"))
-    # where a kill leaves a run, the files are those of the last checkpoint; at the end the zoo saves the whole buffer
+    # at the end the zoo saves the whole buffer
     model = DQS.load(run / "rl_model_120_steps.zip", device="cpu")
     model.load_replay_buffer(run / "replay_buffer.pkl")
     assert model.replay_buffer.size() == 150
+
+
+@pytest.mark.parametrize("keeps_buffer", [True, False])
+def test_the_buffer_of_the_last_checkpoint_is_there_where_a_kill_leaves_a_run(keeps_buffer, tmp_path):
+    settings = {"policy_kwargs": {"net_arch": [8]}, "learning_starts": 1_000, "device": "cpu"}
+    companions = CheckpointCompanions(60, str(tmp_path), str(tmp_path / "settings"), keeps_buffer)
+    model = DQS("MlpPolicy", "Pendulum-v1", **settings).learn(150, callback=companions)
+    assert [path.name for path in tmp_path.iterdir()] == (["replay_buffer.pkl"] if keeps_buffer else [])
+    if keeps_buffer:
+        model.load_replay_buffer(tmp_path / "replay_buffer.pkl")
+        # callbacks are called before the transition of their step is stored
+        assert model.replay_buffer.size() == 119
 
 
 def test_continuing_goes_on_with_the_normalisation_and_keeps_it(zoo):
