@@ -90,7 +90,11 @@ def check_argument_names(algorithm: type, names: Iterable[str]) -> None:
         is_mistaken = name in COUNTERPARTS or get_close_matches(name, known, n=1, cutoff=0.85)
         if name not in known and (is_mistaken or not takes_any(parameters)):
             is_settled = name not in COUNTERPARTS and name in settings_of(algorithm)
-            hint = "it settles this setting of its base itself, leave it out" if is_settled else hint_for(name, known)
+            hint = (
+                "it settles this setting of its base itself, leave it out"
+                if is_settled
+                else hint_for(name, known - {"_init_setup_model"})
+            )
             raise ArgumentError(f"{algorithm.__name__} has no argument {name!r}; {hint}")
 
 

@@ -24,7 +24,8 @@ def boltzmann_entropy(
     :param action_dim: size of the action
     :return: scalar, nats, for the whole action vector; ln 2 per dimension for a uniform law on [-1, 1]
     """
-    # At large sigma the denoiser knows little more than the mean, so its squared error is the variance of the actions
+    # In place of the variance of the actions, which it comes near where sigma is well above it; below, it is too small, but
+    # hardly counts beside sigma_max
     noisiest = sigma >= sigma.max() / 2
     action_variance = (squared_errors * noisiest).sum() / noisiest.sum() / action_dim
     information_rates = action_dim - squared_errors / sigma**2

@@ -66,9 +66,7 @@ class TruncatedNormal:
         :param uniforms: (n, batch, action_dim), in [0, 1]
         :return: (n, batch, action_dim), in [-1, 1]
         """
-        # the inverse CDF of a draw of 0 or 1 is a wall, however far away that is
-        uniforms = uniforms.clamp(SMALLEST_UNIFORM, LARGEST_UNIFORM)
-        quantile = th.special.ndtri(th.lerp(self.far_tail, self.near_tail, uniforms) / 2)
+        quantile = th.special.ndtri(self._tail_at(uniforms.clamp(SMALLEST_UNIFORM, LARGEST_UNIFORM)) / 2)
         mirrored = (-self.distance - self.sigma * quantile).clamp(-1.0, 1.0)
         return th.where(self.mean > 0, -mirrored, mirrored)
 
@@ -81,9 +79,14 @@ class TruncatedNormal:
         """
         mirrored = th.where(self.mean > 0, -actions, actions)
         tail = th.special.ndtr((-self.distance - mirrored) / self.sigma) * 2
-        quantile = th.special.ndtri((self.near_tail + self.far_tail - tail).clamp(min=self.far_tail) / 2)
+        smallest, largest = (self._tail_at(tail.new_tensor(uniform)) for uniform in (SMALLEST_UNIFORM, LARGEST_UNIFORM))
+        quantile = th.special.ndtri((self.near_tail + self.far_tail - tail).clamp(smallest, largest) / 2)
         partner = (-self.distance - self.sigma * quantile).clamp(-1.0, 1.0)
         return th.where(self.mean > 0, -partner, partner)
+
+    def _tail_at(self, uniforms: th.Tensor) -> th.Tensor:
+        # where the inverse CDF is asked; that of a draw of 0 or 1 would be a wall, however far away that is
+        return th.lerp(self.far_tail, self.near_tail, uniforms)
 
     def log_density(self, actions: th.Tensor) -> th.Tensor:
         """

@@ -155,6 +155,7 @@ def compare_with_predict(
     _require("onnxruntime")
     import onnxruntime
 
+    n_observations = as_integer("n_observations", n_observations, 1, "1000 take seconds")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

@@ -175,7 +175,8 @@ class MultimodalityCallback(BaseCallback):
     :param seed: of all random numbers of a round
     :param verbose: Verbosity level: 0 for no output, 1 for info messages, 2 for debug messages
     :raises ValueError: if a number is not an integer >= 1 (the seed: >= 0), or the environment has no arena of several goals;
-        as training starts, if the model cannot act in it, or draws with ``use_sde`` one noise for several actions
+        as training starts, if the model cannot act in it, draws with ``use_sde`` one noise for several actions, or has nothing
+        that could be measured
     """
 
     def __init__(
@@ -204,13 +205,18 @@ class MultimodalityCallback(BaseCallback):
     def _on_training_start(self) -> None:
         check_draws(self.model)
         _check_spaces(self.envs, self.model)
+        if not self.envs and not can_compare_to_critic(self.model):
+            raise InputError(
+                f"roll_out_env must be given for {type(self.model).__name__} with actions {self.model.action_space}: without "
+                "roll-outs, only DQS, and SAC with an entropy bonus, of one or two action dimensions can be measured"
+            )
         if self.model is not self.followed_model:
             self.followed_model = self.model
             self.observations.clear()
         self.last_observed_step = self.last_measured_step = self.num_timesteps
 
     def _on_training_end(self) -> None:
-        if self.last_measured_step < self.num_timesteps and self.observations:
+        if self.last_measured_step < self.num_timesteps and (self.envs or self.observations):
             self._log()
 
     def _on_step(self) -> bool:

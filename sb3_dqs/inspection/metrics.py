@@ -59,6 +59,7 @@ def maximum_mean_discrepancy(samples: th.Tensor, reference: th.Tensor, bandwidth
     """
     check_positive("bandwidth", bandwidth, "0.3 is that of distances_to_critic")
     samples, reference = _points("samples", samples, at_least=2), _points("reference", reference, at_least=2)
+    _check_widths(samples, "reference", reference)
 
     def mean_kernel(first: th.Tensor, second: th.Tensor, n_pairs: int, n_equal: int) -> th.Tensor:
         kernel = th.exp(-(th.cdist(first, second) ** 2) / (2 * bandwidth**2))
@@ -239,7 +240,9 @@ def mode_masses(masses: th.Tensor, centres: th.Tensor, radius: float) -> th.Tens
     """
     check_positive("radius", radius, "it is the distance within which an action belongs to a centre")
     masses = _probabilities(masses)
-    distances, nearest = th.cdist(cell_midpoints(masses.shape).double(), _points("centres", centres)).min(dim=1)
+    midpoints, centres = cell_midpoints(masses.shape).double(), _points("centres", centres)
+    _check_widths(midpoints, "centres", centres)
+    distances, nearest = th.cdist(midpoints, centres).min(dim=1)
     inside = distances < radius
     return th.zeros(len(centres), dtype=th.float64).index_add_(0, nearest[inside], masses.flatten()[inside])
 
@@ -255,7 +258,9 @@ def mode_shares(samples: th.Tensor, centres: th.Tensor, radius: float) -> th.Ten
     :raises ValueError: if there is no sample, a number is not finite, or the radius not > 0
     """
     check_positive("radius", radius, "it is the distance within which a sample belongs to a centre")
-    distances, nearest = th.cdist(_points("samples", samples), _points("centres", centres)).min(dim=1)
+    samples, centres = _points("samples", samples), _points("centres", centres)
+    _check_widths(samples, "centres", centres)
+    distances, nearest = th.cdist(samples, centres).min(dim=1)
     return th.bincount(nearest[distances < radius], minlength=len(centres)).double() / len(samples)
 
 
@@ -267,6 +272,11 @@ def _points(name: str, points: th.Tensor, at_least: int = 1) -> th.Tensor:
             f"{int((~th.isfinite(points)).sum())} numbers that are not finite; look for NaN in what they were made from"
         )
     return points.detach().double().cpu()
+
+
+def _check_widths(points: th.Tensor, name: str, others: th.Tensor) -> None:
+    if points.shape[1] != others.shape[1]:
+        raise InputError(f"{name} must have the {points.shape[1]} coordinates of the samples or bins, got {others.shape[1]}")
 
 
 def _probabilities(masses: th.Tensor) -> th.Tensor:

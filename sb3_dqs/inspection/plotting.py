@@ -61,7 +61,7 @@ def plot_critic(
     samples and law, in 50 bins (1-D) or 20 x 20 (2-D), and what as many exact draws would have.
 
     :param model: trained or not
-    :param observation: one, not batched
+    :param observation: one, not batched, as the policy sees it (after ``VecNormalize``, if any)
     :param dimensions: one or two action coordinates; the first two (or the only one) by default
     :param base_action: (action_dim,), in [-1, 1]: the other coordinates; the deterministic action by default
     :param n_samples: actions drawn from the policy
@@ -93,7 +93,7 @@ def plot_denoising_paths(
     With one dimension, the noisy action over the passes; with two, paths in the plane. The box is drawn around the actions.
 
     :param model: trained or not
-    :param observation: one, not batched
+    :param observation: one, not batched, as the policy sees it (after ``VecNormalize``, if any)
     :param n_paths: number of sampled actions
     :param dimensions: one or two action coordinates; the first two (or the only one) by default
     :return: the figure
@@ -125,7 +125,7 @@ def denoising_paths(model: DQS, observation: np.ndarray | dict[str, np.ndarray],
     The diffusion's own sampling, by torch's global generator, before refiner, corrector and whatever else there is.
 
     :param model: trained or not
-    :param observation: one, not batched
+    :param observation: one, not batched, as the policy sees it (after ``VecNormalize``, if any)
     :param n_paths: number of sampled actions
     :return: (n_passes + 1, n_paths, action_dim): the noisy actions that each network pass was given, then the actions
     :raises ValueError: if one is not finite
@@ -205,11 +205,13 @@ def animate_roll_outs(
     :param units: of position
     :param n_last_frames: for which the last positions stay
     :return: the animation; ``animation.save("roll_outs.gif", writer="pillow", fps=8)`` writes it
-    :raises ValueError: if a trace has no position, or one that is not finite
+    :raises ValueError: if there is no trace, or one has no position, or one that is not finite
     """
     from matplotlib.animation import FuncAnimation
 
     _check_traces(traces)
+    if not traces:
+        raise InputError("traces must hold at least one episode to animate, got none")
     figure = _figure(1, 1, (6.0, 6.0))
     (axes,) = figure.axes
     _draw_arena(axes, arena, f"{title}: {len(traces)} episodes", units)
@@ -291,13 +293,15 @@ def plot_training_course(course: Mapping[str, Sequence[float]]) -> "Figure":
     return figure
 
 
-def checked_dimensions(dimensions: Sequence[int] | None, action_dim: int) -> tuple[int, ...]:
+def checked_dimensions(dimensions: Sequence[int] | int | None, action_dim: int) -> tuple[int, ...]:
     """
     :param dimensions: one or two coordinates of the action; None for the first two (or the only one)
     :param action_dim: size of the action
     :return: the coordinates
     :raises ValueError: if they are not one or two different ones
     """
+    if isinstance(dimensions, int):
+        dimensions = (dimensions,)
     chosen = tuple(range(min(2, action_dim)) if dimensions is None else dimensions)
     if len(chosen) not in (1, 2) or len(set(chosen)) < len(chosen) or not set(chosen) <= set(range(action_dim)):
         raise InputError(f"dimensions must be one or two different numbers from 0 to {action_dim - 1}, got {chosen!r}")

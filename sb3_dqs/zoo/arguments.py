@@ -20,12 +20,12 @@ from rl_zoo3.utils import ALGOS, StoreDict, get_model_path
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from sb3_dqs.checks import InputError, as_integer, check_choice
+from sb3_dqs.checks import InputError, check_choice
 from sb3_dqs.zoo.figures import figures_become_files
 from sb3_dqs.zoo.prediction import agents_only_act
 from sb3_dqs.zoo.search_space import check_search
 from sb3_dqs.zoo.settings import ALGORITHMS
-from sb3_dqs.zoo.storage import HEARTBEAT_INTERVAL, MAX_RETRIES, databases_with_heartbeat
+from sb3_dqs.zoo.storage import HEARTBEAT_INTERVAL, MAX_RETRIES, check_heartbeat, databases_with_heartbeat
 
 # Of a Linux session with a screen, or with a driver that the user chose instead
 SCREENS = ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")
@@ -70,7 +70,10 @@ def _prepare_training(arguments: list[str]) -> Prepared:
     agent = Path(known.trained_agent)
     if known.trained_agent and not (agent.suffix == ".zip" and agent.is_file()):
         raise InputError(f"--trained-agent must be an existing .zip file, got {known.trained_agent!r}")
-    return [*_tuning_arguments(known), *arguments], databases_with_heartbeat(**vars(heartbeat))
+    if heartbeat and not (known.optimize and known.storage and not known.storage.endswith(".log")):
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in heartbeat)
+        raise InputError(f"{names} have an effect with -optimize and a database as --storage alone; leave them out")
+    return [*_tuning_arguments(known), *arguments], databases_with_heartbeat(**heartbeat)
 
 
 def _prepare_showing(script: str, arguments: list[str]) -> Prepared:
@@ -258,7 +261,6 @@ def _own_options() -> argparse.ArgumentParser:
     group.add_argument(
         "--heartbeat-interval",
         type=int,
-        default=HEARTBEAT_INTERVAL,
         help=f"Seconds between two heartbeats of a running trial (default: {HEARTBEAT_INTERVAL})",
     )
     group.add_argument(
@@ -269,7 +271,6 @@ def _own_options() -> argparse.ArgumentParser:
     group.add_argument(
         "--max-retries",
         type=int,
-        default=MAX_RETRIES,
         help=f"How often such a trial is queued again; 0: never (default: {MAX_RETRIES})",
     )
     return parser
@@ -284,10 +285,8 @@ def _own_options_shown() -> Iterator[None]:
         print(f"\n{_own_options().format_help().strip()}")
 
 
-def _take_out_heartbeat(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    heartbeat, arguments = _own_options().parse_known_args(arguments)
-    as_integer("--heartbeat-interval", heartbeat.heartbeat_interval, 1, f"{HEARTBEAT_INTERVAL} seconds is the default")
-    as_integer("--max-retries", heartbeat.max_retries, 0, "0 never runs a stale trial again")
-    if heartbeat.grace_period is not None:
-        as_integer("--grace-period", heartbeat.grace_period, 1, "twice the heartbeat interval is the default")
-    return heartbeat, arguments
+def _take_out_heartbeat(arguments: list[str]) -> tuple[dict[str, int], list[str]]:
+    own, arguments = _own_options().parse_known_args(arguments)
+    given = {name: value for name, value in vars(own).items() if value is not None}
+    check_heartbeat(**given)
+    return given, arguments

@@ -79,5 +79,9 @@ def check_setting_names(names: Iterable[str], algo: str, source: str) -> None:
     """
     known = {*inspect.signature(ALGORITHMS[algo].__init__).parameters, *ZOO_SETTINGS} - {*FILLED_IN}
     for name in names:
+        if name in FILLED_IN:
+            raise InputError(
+                f"{name!r} is no setting in -params or {source}: the zoo fills it in, from options of its command line"
+            )
         if name not in known:
             raise InputError(f"unknown setting {name!r} for {algo} in -params or {source}; {hint_for(str(name), known)}")

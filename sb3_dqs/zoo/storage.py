@@ -12,12 +12,33 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 
+from sb3_dqs.checks import InputError, as_integer
+
 HEARTBEAT_INTERVAL = 60
 MAX_RETRIES = 3
 
 # How often, and after how many seconds each, to look again at a database whose tables another worker is creating
 TABLE_CREATION_ATTEMPTS = 5
 TABLE_CREATION_PAUSE = 1.0
+
+
+def check_heartbeat(
+    heartbeat_interval: int = HEARTBEAT_INTERVAL, grace_period: int | None = None, max_retries: int = MAX_RETRIES
+) -> None:
+    """
+    Arguments are those of :func:`heartbeat_storage`.
+
+    :raises ValueError: if a number is out of range, or a trial that is alive would be stale between two heartbeats
+    """
+    as_integer("heartbeat_interval", heartbeat_interval, 1, f"{HEARTBEAT_INTERVAL} seconds is the default")
+    as_integer("max_retries", max_retries, 0, "0 never runs a stale trial again")
+    if grace_period is not None:
+        as_integer("grace_period", grace_period, 1, "twice the heartbeat interval is the default")
+        if grace_period <= heartbeat_interval:
+            raise InputError(
+                f"grace_period must be longer than heartbeat_interval, {heartbeat_interval} seconds, got {grace_period}: "
+                "trials that are alive would be failed between two heartbeats; twice the interval is the default"
+            )
 
 
 def heartbeat_storage(
@@ -34,7 +55,9 @@ def heartbeat_storage(
     :param grace_period: seconds without a heartbeat after which a trial is stale; ``None``: twice the interval
     :param max_retries: how many times a stale trial is queued again, >= 0
     :return: storage for ``optuna.create_study`` and ``optuna.load_study``
+    :raises ValueError: if a number is out of range, or a trial that is alive would be stale between two heartbeats
     """
+    check_heartbeat(heartbeat_interval, grace_period, max_retries)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         open_storage = functools.partial(

@@ -58,6 +58,10 @@ def usable_settings(settings: Mapping[str, Any], algo: str, source: str) -> dict
     _check_policy(usable["policy"], algo)
     if usable.get("noise_type") is not None:
         check_positive("noise_std", usable.get("noise_std"), "leave noise_type out for no action noise")
+    elif usable.get("noise_std") is not None:
+        raise InputError(
+            f"noise_std={usable['noise_std']!r} needs a noise_type, normal or ornstein-uhlenbeck; or leave it out"
+        )
     return usable
 
 

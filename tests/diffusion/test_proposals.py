@@ -125,6 +125,13 @@ def test_a_wall_has_a_partner_wherever_the_mean_is(sigma):
         assert partners[:, 500].flatten().tolist() == pytest.approx([1.0, -1.0], abs=1e-4)
 
 
+@pytest.mark.parametrize("mean", [-1.0, -0.5, 0.0, 0.999])
+def test_the_partner_of_an_action_out_of_reach_stays_near_the_mean(mean):
+    # a normal draw in float32 lies within 6 sigma
+    partners = law(mean, 0.02, th.float32).antithetic(th.tensor([-1.0, 1.0]).view(2, 1, 1))
+    assert (partners - mean).abs().max() < 0.02 * 6
+
+
 def test_antithetic_proposals_of_a_draw_of_zero_are_on_both_sides_of_the_mean():
     proposals = law(0.0, 0.02, th.float32).sample(antithetic_uniforms(th.zeros(1, 1, 1))).flatten()
     assert proposals.abs().max() < 0.02 * 6

@@ -109,6 +109,8 @@ def test_files_give_the_actions_of_predict_where_there_is_no_torch(tmp_path):
     assert compared.differences.shape == compared.q_differences.shape == (1_000,)
     assert compared.differences.max() < 1e-5
     assert compared.q_differences.max() < 1e-5
+    with pytest.raises(ValueError, match="n_observations must be an integer >= 1, got 0"):
+        compare_with_predict(eight, tmp_path / "eight.onnx", n_observations=0)
     without_statistics = compare_with_predict(eight, tmp_path / "eight.onnx", vec_normalize=False)
     assert without_statistics.differences.max() > 1e-2
     assert without_statistics.q_differences.max() > 1e-5

@@ -141,9 +141,27 @@ def test_generators_go_on_as_if_nothing_had_been_drawn_aside():
 
 
 def test_what_is_not_defined_is_left_out():
-    callback = Notes(30, n_actions=100)
-    TD3("MlpPolicy", "Pendulum-v1", **small()).learn(60, callback=callback)
-    assert callback.notes == [{}, {}]
+    callback = Notes(50, roll_out_env="sb3_dqs/MultiGoal-v0", n_episodes=2)
+    TD3("MlpPolicy", "sb3_dqs/MultiGoal-v0", **small()).learn(60, callback=callback)
+    # after 50 steps and, though no observation was noted by then, at the end
+    assert [set(note) for note in callback.notes] == 2 * [{"success", "goals_reached", "goal_entropy"}]
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "settings"),
+    [(TD3, {}), (SAC, {"ent_coef": 0.0})],  # without an entropy bonus, there is no law to be far from
+)
+def test_a_callback_that_can_measure_nothing_says_so_before_training(algorithm, settings):
+    model = algorithm("MlpPolicy", "Pendulum-v1", **settings, **small())
+    with pytest.raises(ValueError, match=f"roll_out_env must be given for {algorithm.__name__} with actions Box"):
+        model.learn(60, callback=MultimodalityCallback(30))
+    assert model.num_timesteps == 0
+
+
+def test_a_run_that_is_shorter_than_a_round_is_measured_at_its_end():
+    callback = Notes(5_000, roll_out_env="sb3_dqs/MultiGoal-v0", n_episodes=2)
+    TD3("MlpPolicy", "sb3_dqs/MultiGoal-v0", **small()).learn(30, callback=callback)
+    assert len(callback.notes) == 1
 
 
 def test_observations_may_be_dictionaries():
@@ -322,12 +340,6 @@ def test_a_policy_that_draws_one_noise_for_many_actions_is_refused_before_traini
     with pytest.raises(ValueError, match="model must not have use_sde=True, got SAC"):
         model.learn(60, callback=MultimodalityCallback(30))
     assert model.num_timesteps == 0
-
-
-def test_without_entropy_bonus_there_is_no_law_to_be_far_from():
-    callback = Notes(30, n_actions=100)
-    SAC("MlpPolicy", "Pendulum-v1", ent_coef=0.0, **small()).learn(60, callback=callback)
-    assert callback.notes == [{}, {}]
 
 
 def test_pictures_that_nothing_would_keep_are_refused_before_training():

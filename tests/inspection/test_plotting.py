@@ -213,6 +213,8 @@ NAN = np.array([np.nan], np.float32)
         ),
         (lambda model: compare_roll_outs({"a": (MultiGoalEnv().arena, [np.zeros(3)])}, 2), r"traces\[0\]"),
         (lambda model: animate_roll_outs(MultiGoalEnv().arena, [np.zeros((0, 2))]), r"traces\[0\] .* got shape \(0, 2\)"),
+        (lambda model: animate_roll_outs(MultiGoalEnv().arena, []), "traces must hold at least one episode"),
+        (lambda model: plot_critic(model, np.zeros(1, np.float32), dimensions=1), r"numbers from 0 to 0, got \(1,\)"),
         (lambda model: plot_training_course({}), "course must hold 'steps'"),
         (lambda model: plot_training_course({"steps": [1], "train/entropy": []}), "'train/entropy'.* must have 1 values"),
     ],

@@ -38,13 +38,13 @@ def test_database_gets_a_heartbeat_and_other_storages_stay_as_they_are(zoo, monk
         raise KeyboardInterrupt
 
     monkeypatch.setattr(optuna, "create_study", create_study)
-    for url in ("sqlite:///study.db", "study.log"):
-        study = ("-optimize", "--storage", url, "--grace-period", 9, "--study-name", "x")
+    for url, own in (("sqlite:///study.db", ("--grace-period", 90)), ("study.log", ())):
+        study = ("-optimize", "--storage", url, *own, "--study-name", "x")
         with pytest.raises(KeyboardInterrupt):
             zoo("train", "--algo", "dqs", "--env", "Pendulum-v1", "-n", 10, *study)
         # put back, although the run ended by an exception
         assert optuna.create_study is create_study
     database, journal = given
     assert database.get_heartbeat_interval() == 60
-    assert database.grace_period == 9
+    assert database.grace_period == 90
     assert isinstance(journal, optuna.storages.JournalStorage)

@@ -157,7 +157,8 @@ UNUSABLE = {
     "temprature: 1.0": "did you mean 'temperature'?",
     "n_timestep: 10": "did you mean 'n_timesteps'?",
     "ent_coef: auto": "its counterpart: temperature",
-    "seed: 1": "unknown setting 'seed'",
+    "seed: 1": "'seed' is no setting in -params or mine.yml: the zoo fills it in, from options of its command line",
+    "noise_std: 0.1": "noise_std=0.1 needs a noise_type, normal or ornstein-uhlenbeck; or leave it out",
     "3: 4": "unknown setting 3",
 }
 
