@@ -79,12 +79,12 @@ class TruncatedNormal:
         """
         mirrored = th.where(self.mean > 0, -actions, actions)
         tail = th.special.ndtr((-self.distance - mirrored) / self.sigma) * 2
-        smallest, largest = (self._tail_at(tail.new_tensor(uniform)) for uniform in (SMALLEST_UNIFORM, LARGEST_UNIFORM))
+        smallest, largest = map(self._tail_at, (SMALLEST_UNIFORM, LARGEST_UNIFORM))
         quantile = th.special.ndtri((self.near_tail + self.far_tail - tail).clamp(smallest, largest) / 2)
         partner = (-self.distance - self.sigma * quantile).clamp(-1.0, 1.0)
         return th.where(self.mean > 0, -partner, partner)
 
-    def _tail_at(self, uniforms: th.Tensor) -> th.Tensor:
+    def _tail_at(self, uniforms: float | th.Tensor) -> th.Tensor:
         # where the inverse CDF is asked; that of a draw of 0 or 1 would be a wall, however far away that is
         return th.lerp(self.far_tail, self.near_tail, uniforms)
 
