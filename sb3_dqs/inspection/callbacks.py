@@ -240,7 +240,7 @@ class MultimodalityCallback(BaseCallback):
     def _measures(self) -> dict[str, float]:
         measures: dict[str, float] = {}
         with drawing_aside(self.model.device, self.seed):
-            if can_compare_to_critic(self.model):
+            if self.observations and can_compare_to_critic(self.model):
                 observations = [as_the_policy_sees(self.model, observation) for observation in self.observations]
                 measures |= distances_to_critic(self.model, observations, self.n_actions)
             if self.envs:

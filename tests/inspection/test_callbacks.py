@@ -158,10 +158,11 @@ def test_a_callback_that_can_measure_nothing_says_so_before_training(algorithm, 
     assert model.num_timesteps == 0
 
 
-def test_a_run_that_is_shorter_than_a_round_is_measured_at_its_end():
+@pytest.mark.parametrize("algorithm", [DQS, TD3])
+def test_a_run_without_an_observation_that_was_noted_has_its_roll_outs_measured_at_its_end(algorithm):
     callback = Notes(5_000, roll_out_env="sb3_dqs/MultiGoal-v0", n_episodes=2)
-    TD3("MlpPolicy", "sb3_dqs/MultiGoal-v0", **small()).learn(30, callback=callback)
-    assert len(callback.notes) == 1
+    algorithm("MlpPolicy", "sb3_dqs/MultiGoal-v0", **small()).learn(30, callback=callback)
+    assert [set(note) for note in callback.notes] == [{"success", "goals_reached", "goal_entropy"}]
 
 
 def test_observations_may_be_dictionaries():
