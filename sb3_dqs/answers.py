@@ -7,6 +7,7 @@ from stable_baselines3.common.type_aliases import DictReplayBufferSamples, Repla
 
 from sb3_dqs.checks import InputError
 
+# Said wherever a model would be shown observations that it never saw so
 LACKS_STATISTICS = (
     "model was trained with VecNormalize and has no environment with its statistics; use "
     "load(path, env=VecNormalize.load(file, venv)), with the file that its save() wrote"

@@ -14,7 +14,6 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.type_aliases import MaybeCallback
 
 from sb3_dqs import answers, replay
-from sb3_dqs.answers import LACKS_STATISTICS
 from sb3_dqs.checks import InputError
 
 
@@ -94,7 +93,9 @@ class ExploringAlgorithm(OffPolicyAlgorithm):
         self, total_timesteps: int, callback: MaybeCallback = None, reset_num_timesteps: bool = True, *rest: Any, **kwargs: Any
     ) -> tuple[int, BaseCallback]:
         if self.lacks_statistics and self._n_updates:
-            raise InputError(f"{LACKS_STATISTICS}; or set model.sees_normalised = False to go on with other observations")
+            raise InputError(
+                f"{answers.LACKS_STATISTICS}; or set model.sees_normalised = False to go on with other observations"
+            )
         if reset_num_timesteps or self._last_obs is None:  # the environments will start new episodes
             self.exploration_noise = None
             replay.end_episodes(self.replay_buffer)

@@ -319,10 +319,10 @@ def _check_numbers(model: "DQS") -> None:
             raise InputError(f"{name} must be a number in [0, 1], got {value!r}; {hint_at_text(value)}{remedy}")
     check_share("policy_tau", model.policy_tau, "1 lets the policy follow the critic itself")
     check_share("actor_tau", model.actor_tau, "1 lets predict() ask the actor itself")
-    rate = model.learning_rate
-    # a schedule at both ends; between them it is checked as it is asked
-    for learning_rate in [float(rate(1.0)), float(rate(0.0))] if callable(rate) else [rate]:
-        check_learning_rate(learning_rate)
+    schedule = model.learning_rate
+    # at both ends; between them it is checked as it is asked
+    for rate in [float(schedule(1.0)), float(schedule(0.0))] if callable(schedule) else [schedule]:
+        check_learning_rate(rate)
     check_positive("actor_learning_rate_factor", model.actor_learning_rate_factor, "1 gives both the same rate")
     check_not_negative(
         "exploration_correlation_time", model.exploration_correlation_time, "it is in steps; 0 explores without correlation"
@@ -351,9 +351,10 @@ def _check_train_freq(model: "DQS") -> None:
     if not unit:
         model.__dict__["train_freq"] = frequency
         return
-    if len(unit) > 1 or str(getattr(unit[0], "value", unit[0])) not in ("step", "episode"):
+    counted = str(getattr(unit[0], "value", unit[0]))
+    if len(unit) > 1 or counted not in ("step", "episode"):
         raise InputError(f"train_freq must be a number, or a pair like (2, 'episode') or (5, 'step'), got {train_freq!r}")
-    if model.n_envs > 1 and str(getattr(unit[0], "value", unit[0])) == "episode":
+    if counted == "episode" and model.n_envs > 1:
         raise InputError(
             f"train_freq={train_freq!r} counts episodes of a single environment, and there are {model.n_envs}; use (n, 'step')"
         )

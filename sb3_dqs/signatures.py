@@ -89,12 +89,9 @@ def check_argument_names(algorithm: type, names: Iterable[str]) -> None:
         # a subclass may take what its signature does not tell
         is_mistaken = name in COUNTERPARTS or get_close_matches(name, known, n=1, cutoff=0.85)
         if name not in known and (is_mistaken or not takes_any(parameters)):
-            is_settled = name not in COUNTERPARTS and name in settings_of(algorithm)
-            hint = (
-                "it settles this setting of its base itself, leave it out"
-                if is_settled
-                else hint_for(name, known - {"_init_setup_model"})
-            )
+            hint = hint_for(name, {known_name for known_name in known if not known_name.startswith("_")})
+            if name not in COUNTERPARTS and name in settings_of(algorithm):
+                hint = "it settles this setting of its base itself, leave it out"
             raise ArgumentError(f"{algorithm.__name__} has no argument {name!r}; {hint}")
 
 

@@ -46,7 +46,6 @@ class UpdateLog:
                     f"{name} is not finite at update {n_update}, temperature {temperature:.3g}. Look for NaN or infinite "
                     "rewards and observations (SB3's VecCheckNan finds those of steps, not what compute_reward gives "
                     "HerReplayBuffer for other goals); else try a smaller learning_rate, or VecNormalize for observations and "
-                    "rewards. The networks may no longer be finite: go on from a model "
-                    "that was saved before."
+                    "rewards. The networks may no longer be finite: go on from a model that was saved before."
                 )
         return means

@@ -72,7 +72,7 @@ def _prepare_training(arguments: list[str]) -> Prepared:
         raise InputError(f"--trained-agent must be an existing .zip file, got {known.trained_agent!r}")
     if heartbeat and not (known.optimize and known.storage and not known.storage.endswith(".log")):
         names = ", ".join(f"--{name.replace('_', '-')}" for name in heartbeat)
-        raise InputError(f"{names} have an effect with -optimize and a database as --storage alone; leave them out")
+        raise InputError(f"{names}: only with -optimize and a database as --storage; leave it out")
     return [*_tuning_arguments(known), *arguments], databases_with_heartbeat(**heartbeat)
 
 

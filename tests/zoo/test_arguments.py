@@ -42,11 +42,11 @@ WRONG = {
     "retries": (["train", *PENDULUM, "--max-retries", "-1"], "max_retries must be an integer >= 0, got -1"),
     "retries without a search": (
         ["train", *PENDULUM, "--max-retries", "1", "--storage", "sqlite:///study.db"],
-        "--max-retries have an effect with -optimize and a database as --storage alone; leave them out",
+        "--max-retries: only with -optimize and a database as --storage; leave it out",
     ),
     "heartbeat of a journal": (
         ["train", *PENDULUM, "-optimize", "--storage", "study.log", "--heartbeat-interval", "9", "--grace-period", "20"],
-        "--heartbeat-interval, --grace-period have an effect with -optimize and a database as --storage alone",
+        "--heartbeat-interval, --grace-period: only with -optimize and a database as --storage",
     ),
     "search of published": (["train", *PAPER, "-optimize"], "none for dqs_paper, whose values are published"),
     "trial of published": (["train", *PAPER, "--trial-id", "1", "--study-name", "x"], "none for dqs_paper"),
