@@ -1,5 +1,6 @@
 """How are values learned and asked? Values of transitions, TD target and loss, and the critic as a function of the action."""
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -179,7 +180,7 @@ def smallest(q_values: Sequence[th.Tensor]) -> th.Tensor:
     :param q_values: (batch, 1) of each of the ensemble
     :return: (batch, 1), the smallest of the ensemble
     """
-    return th.cat(tuple(q_values), dim=1).amin(dim=1, keepdim=True)
+    return functools.reduce(th.minimum, q_values)
 
 
 @contextmanager

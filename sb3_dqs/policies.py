@@ -446,6 +446,11 @@ class DiffusionPolicy(BoundedPolicy):
         return follower
 
     @property
+    def device(self) -> th.device:
+        """As in SB3, which looks for the first parameter each time."""
+        return self.temperature.device
+
+    @property
     def deployed_actor(self) -> DiffusionActor:
         """The actor that ``predict()`` asks: the average, or the actor itself without one and where it explores."""
         # compilers do not know context variables, and nothing explores in what they make

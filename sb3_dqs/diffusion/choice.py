@@ -50,7 +50,7 @@ def pick(candidates: th.Tensor, indices: th.Tensor) -> th.Tensor:
     :param indices: (batch,), integers in [0, n)
     :return: (batch, action_dim), of each row the candidate of this number
     """
-    return candidates.gather(0, indices[None, :, None].expand(1, -1, candidates.shape[-1])).squeeze(0)
+    return candidates.gather(0, indices.view(1, -1, 1).expand(1, -1, candidates.shape[-1])).squeeze(0)
 
 
 def choose_by_law(candidates: Candidates, q_fn: QFunction, temperature: float | th.Tensor, uniforms: th.Tensor) -> th.Tensor:

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from sb3_dqs.diffusion.proposals import TruncatedNormalMean, truncated_normal_mean
-from sb3_dqs.diffusion.special import available_operations
+from sb3_dqs.diffusion.special import OF_TORCH, available_operations
 
 FloatOrTensor = TypeVar("FloatOrTensor", float, th.Tensor)
 
@@ -54,9 +54,8 @@ class FirstLayer(NamedTuple):
         # not children(), which leaves out a module that is there twice
         first_layer, *later_modules = network
         assert isinstance(first_layer, nn.Linear)
-        features_dim = features.shape[-1]
-        features_part = F.linear(features, first_layer.weight[:, :features_dim], first_layer.bias)
-        return cls(features_part, first_layer.weight[:, features_dim:], later_modules)
+        features_dim, weight = features.shape[-1], first_layer.weight
+        return cls(F.linear(features, weight[:, :features_dim], first_layer.bias), weight[:, features_dim:], later_modules)
 
 
 def condition_on_first_input(network: nn.Module, features: th.Tensor) -> Callable[..., th.Tensor]:
@@ -123,8 +122,9 @@ def apply_modules(modules: Iterable[Callable[[th.Tensor], th.Tensor]], hidden: t
 
 def has_hooks(module: nn.Module) -> bool:
     """Whether calling the module, or its backward pass, does something else than its class says."""
-    forward = module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module)
-    return bool(forward or module._backward_hooks or module._backward_pre_hooks)
+    own = vars(module)  # as attributes they take three times as long to look up
+    hooks = own["_forward_hooks"] or own["_forward_pre_hooks"] or own["_backward_hooks"] or own["_backward_pre_hooks"]
+    return bool(hooks or "forward" in own)
 
 
 def without_bookkeeping(module: nn.Module) -> Callable[[th.Tensor], th.Tensor]:
@@ -282,16 +282,17 @@ class PreconditionedDenoiser(nn.Module):
             return lambda noisy_actions, sigma: denoise_at(noisy_actions, noisy_actions.new_full((1, 1), sigma))
         features_part, rest_weight, later_modules = FirstLayer.of(self.network, features)
         later_layers = [without_bookkeeping(module) for module in later_modules]
-        action_dim = self.action_dim
-        action_weight, embedding_weight = rest_weight[:, :action_dim].t(), rest_weight[:, action_dim:]
+        action_weight, embedding_weight = rest_weight[:, : self.action_dim].t(), rest_weight[:, self.action_dim :]
         level_parts = F.linear(self.level_embeddings, embedding_weight).unsqueeze(1)
         constant_parts = (features_part + level_parts).unbind()
         at_level = dict(zip(self.levels, zip(constant_parts, self.uniform_denoisers, strict=True), strict=True))
         operations = available_operations()
+        # addmm() repeats a single row itself; what is exported is for any number of rows
+        is_broadcast = n_samples == 1 or (operations is OF_TORCH and len(features) == 1)
 
         def denoise(noisy_actions: th.Tensor, sigma: float) -> th.Tensor:
             constant_part, uniform_denoiser = at_level[sigma]
-            if n_samples > 1:
+            if not is_broadcast:
                 constant_part = repeat_rows(constant_part, n_samples)
             hidden = th.addmm(constant_part, noisy_actions, action_weight, alpha=self.c_in(sigma))
             output = apply_modules(later_layers, hidden)

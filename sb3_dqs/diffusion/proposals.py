@@ -137,6 +137,7 @@ class TruncatedNormalMean(nn.Module):
         self.per_unit, self.shift = SQRT_HALF / sigma, SHIFT * sigma
         self.max_distance = 1 + MAX_SIGMAS_OUTSIDE * sigma
         self.sees_far_wall = sigma * FAR_WALL_SIGMAS > 1
+        self.sees_furthest_wall = -self.per_unit < FURTHEST_WALL
         constants = {"one": 1.0, "middle": -self.per_unit, "far_wall": 2 * self.per_unit, "slope": -4 * self.per_unit**2}
         for name, value in constants.items():
             self.register_buffer(name, th.tensor(value), persistent=False)
@@ -147,15 +148,18 @@ class TruncatedNormalMean(nn.Module):
         :param operations: of :func:`~sb3_dqs.diffusion.special.available_operations`
         :return: (..., action_dim), in [-1, 1] up to rounding
         """
+        constants = self._buffers  # as attributes they take longer to look up than to add
         distance = mean.abs().clamp_(max=self.max_distance)
-        near_wall = th.add(self.middle, distance, alpha=self.per_unit).clamp_(min=FURTHEST_WALL)
+        near_wall = th.add(constants["middle"], distance, alpha=self.per_unit)
+        if self.sees_furthest_wall:
+            near_wall = near_wall.clamp_(min=FURTHEST_WALL)
         masses = operations.erfcx(near_wall)
         if self.sees_far_wall:
-            exponent = distance * self.slope
-            masses = th.addcmul(masses, exponent.exp(), operations.erfcx(near_wall + self.far_wall), value=-1)
+            exponent = distance * constants["slope"]
+            masses = th.addcmul(masses, exponent.exp(), operations.erfcx(near_wall + constants["far_wall"]), value=-1)
             distance = operations.addcdiv(distance, operations.expm1(exponent), masses, value=self.shift)
         else:
-            distance = operations.addcdiv(distance, self.one, masses, value=-self.shift)
+            distance = operations.addcdiv(distance, constants["one"], masses, value=-self.shift)
         return distance.mul_(mean.sign())
 
 

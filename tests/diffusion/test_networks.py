@@ -49,9 +49,10 @@ def test_denoiser_at_the_levels_of_a_sampler_equals_the_denoiser():
         th.testing.assert_close(model.condition_on_levels(features)(noisy_actions, sigma), expected, atol=1e-5, rtol=0.0)
 
 
-def test_several_samples_of_each_observation_are_denoised_as_one_is():
+@pytest.mark.parametrize("n_observations", [1, 4])
+def test_several_samples_of_each_observation_are_denoised_as_one_is(n_observations):
     model = denoiser(levels=[3.0, 0.4])
-    features, noisy_actions = th.randn(4, 3), th.randn(5, 4, 2)
+    features, noisy_actions = th.randn(n_observations, 3), th.randn(5, n_observations, 2)
     several = model.condition_on_levels(features, n_samples=5)(noisy_actions.flatten(end_dim=1), 0.4).view_as(noisy_actions)
     for n in range(5):
         alone = model.condition_on_levels(features)(noisy_actions[n], 0.4)
