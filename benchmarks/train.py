@@ -10,6 +10,7 @@ import json
 import os
 import pickle
 import platform
+import pydoc
 import random
 import shutil
 import subprocess
@@ -116,6 +117,8 @@ def train_agent(run: Run, store: Store | None, device: str) -> dict[str, Any]:
         learning_rate = settings.get("learning_rate")
         if isinstance(learning_rate, str):
             settings["learning_rate"] = falling_to_zero(learning_rate)
+        if "policy_kwargs" in settings:
+            settings["policy_kwargs"] = with_classes(settings["policy_kwargs"])
         model = CLASSES[run.class_name]("MlpPolicy", env, seed=run.seed, device=device, **settings)
         if isinstance(env, VecEnv):
             env.seed(SEVERAL_ENVS_SEED + SEEDS_APART * run.seed)
@@ -153,6 +156,26 @@ def falling_to_zero(text: str) -> LinearSchedule:
     except ValueError:
         pass
     raise ValueError(f"learning_rate must be a number or like lin_0.001, got {text!r}")
+
+
+def with_classes(policy_kwargs: dict[str, Any]) -> dict[str, Any]:
+    """
+    :param policy_kwargs: of a tier, where a class is a text such as ``torch.nn.ELU``, as in the record of a run
+    :return: the same with the classes themselves
+    :raises ValueError: if there is no class of that name
+    """
+    return {name: _class_named(value) if _names_a_class(name, value) else value for name, value in policy_kwargs.items()}
+
+
+def _names_a_class(name: str, value: Any) -> bool:
+    return isinstance(value, str) and (name.endswith("_class") or name == "activation_fn")
+
+
+def _class_named(path: str) -> type:
+    found = pydoc.locate(path)
+    if not isinstance(found, type):
+        raise ValueError(f"there is no class {path!r}; write its module too, as in torch.nn.ELU")
+    return found
 
 
 def make_env(run: Run) -> gym.Env:

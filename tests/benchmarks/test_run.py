@@ -16,6 +16,7 @@ import pytest
 import torch as th
 import yaml
 from gymnasium import spaces
+from stable_baselines3.common.policies import ContinuousCritic
 
 import benchmarks.measures
 import benchmarks.train
@@ -31,6 +32,7 @@ from benchmarks.train import (
     make_env,
     random_states,
     train,
+    with_classes,
 )
 from sb3_dqs import DQS, DiffusionPolicy, PaperDQS
 from sb3_dqs.diffusion.box import BoxDiffusion
@@ -309,6 +311,18 @@ def test_learning_rates_of_a_tier_may_fall_to_zero():
 
 def trained(run):
     return train(run, None, "cpu", COMMIT)
+
+
+def test_classes_of_policy_kwargs_are_named_by_their_paths():
+    kwargs = {
+        "critic_class": "stable_baselines3.common.policies.ContinuousCritic",
+        "activation_fn": "torch.nn.ELU",
+        "n_critics": 3,
+    }
+    assert with_classes(kwargs) == {"critic_class": ContinuousCritic, "activation_fn": th.nn.ELU, "n_critics": 3}
+    for path in ("ContinuousCritic", "stable_baselines3.common.policies.NoCritic", "stable_baselines3.common.policies"):
+        with pytest.raises(ValueError, match=f"no class '{path}'"):
+            with_classes({"critic_class": path})
 
 
 def test_training_leaves_the_key_of_its_run_as_it_was(tier_path):
