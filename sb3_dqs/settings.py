@@ -328,8 +328,22 @@ def _check_numbers(model: "DQS") -> None:
         "exploration_correlation_time", model.exploration_correlation_time, "it is in steps; 0 explores without correlation"
     )
     _check_train_freq(model)
-    if model.action_noise is not None and not isinstance(model.action_noise, ActionNoise):
-        raise InputError(f"action_noise must be an ActionNoise of SB3 or None, got {model.action_noise!r}")
+    _check_action_noise(model)
+
+
+def _check_action_noise(model: "DQS") -> None:
+    noise = model.action_noise
+    if noise is not None and not isinstance(noise, ActionNoise):
+        raise InputError(f"action_noise must be an ActionNoise of SB3 or None, got {noise!r}")
+    noise = getattr(noise, "base_noise", noise)
+    shape: tuple[int, ...] = model.action_space.shape  # type: ignore[assignment]
+    for name in ("_mu", "_sigma"):  # of both kinds that SB3 has; others are met as they are asked
+        size = np.shape(getattr(noise, name, 0.0))
+        if len(size) > len(shape) or any(n not in (1, m) for n, m in zip(size[::-1], shape[::-1], strict=False)):
+            raise InputError(
+                f"action_noise is of shape {size}, got {noise!r}, and actions are of shape {shape}; give mean and sigma one "
+                "number per action dimension"
+            )
 
 
 def check_learning_rate(rate: Any) -> None:

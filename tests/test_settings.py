@@ -11,6 +11,7 @@ from gymnasium import spaces
 from stable_baselines3 import SAC
 from stable_baselines3.common.envs import IdentityEnv, IdentityEnvBox
 from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.noise import NormalActionNoise, OrnsteinUhlenbeckActionNoise
 from stable_baselines3.common.policies import ContinuousCritic
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, FlattenExtractor
 from stable_baselines3.common.type_aliases import TrainFreq, TrainFrequencyUnit
@@ -69,6 +70,8 @@ NO_EFFECT = {"temperature": 0.1, "target_entropy": -1.0}
         ({"optimize_memory_usage": True}, r"replay_buffer_kwargs=dict\(handle_timeout_termination=False\)"),
         ({"optimize_memory_usage": True, "replay_buffer_kwargs": ["x"]}, "replay_buffer_kwargs must be a dictionary"),
         ({"action_noise": 0.1}, "action_noise must be an ActionNoise"),
+        ({"action_noise": NormalActionNoise(np.zeros(3), np.ones(3))}, r"of shape \(3,\), .* actions are of shape \(1,\)"),
+        ({"action_noise": OrnsteinUhlenbeckActionNoise(np.zeros((2, 1)), 0.1)}, r"action_noise is of shape \(2, 1\)"),
         ({"replay_buffer_kwargs": "goals"}, "replay_buffer_kwargs must be a dictionary.*got 'goals'"),
         ({"replay_buffer_class": "HerReplayBuffer"}, "replay_buffer_class must be .*got 'HerReplayBuffer'"),
         ({"component_kwargs": "diffusion"}, "component_kwargs must be a dictionary"),
