@@ -285,10 +285,9 @@ def default_settings(algorithm: type[OffPolicyAlgorithm], settings: dict[str, An
         return defaults
     policy: Any = algorithm.policy_aliases["MlpPolicy"]
     is_automatic = settings.get("temperature", default_of(algorithm, "temperature")) == "auto"
-    components = {
-        "diffusion": policy.actor_class.diffusion_class,
-        "temperature": AutomaticTemperature if is_automatic else ScheduledTemperature,
-    }
+    components = {"diffusion": policy.actor_class.diffusion_class}
+    if "temperature" in algorithm.components:
+        components["temperature"] = AutomaticTemperature if is_automatic else ScheduledTemperature
     # what the algorithm has an argument of its own for, it passes on
     own, given = keyword_arguments(algorithm)[0], settings.get("component_kwargs", {})
     if "n_corrector_proposals" in own:

@@ -82,7 +82,7 @@ class DQS(LiveSettings, ExploringAlgorithm):
         this many updates of the critic, or over the first half of the run, see :meth:`learn`, if that is shorter; 0 to start
         with the final target. Correlated exploration fades meanwhile. With n environments and ``gradient_steps=-1`` each takes
         one step per n updates: where goals are hard to find, multiply by n. What had cooled stays so in a loaded model, unless
-        it is given another value.
+        it is given another value. With a temperature that is set, only correlated exploration follows it.
     :param n_score_samples: actions per regression point of the actor at which the critic is asked, even
     :param n_diffusion_steps: passes of the diffusion's network per single draw, the refiner takes one more; candidates of
         ``predict()`` take about half as many, 3 by default
@@ -240,12 +240,14 @@ class DQS(LiveSettings, ExploringAlgorithm):
         self._is_set_up = True
 
     def _setup_temperature(self) -> None:
-        is_auto = self.temperature == "auto"
-        kind: type[Temperature] = AutomaticTemperature if is_auto else ScheduledTemperature
-        given: dict[str, Any] = {"schedule": self.temperature}
-        if is_auto:
+        kind: type[Temperature]
+        given: dict[str, Any]
+        if self.temperature == "auto":
             entropy_range = self.actor.refiner.entropy_range()
+            kind = AutomaticTemperature
             given = {"action_dim": self.action_dim, "target_entropy": self.target_entropy, "entropy_range": entropy_range}
+        else:
+            kind, given = ScheduledTemperature, {"schedule": self.temperature}
         thermostat = kind(**given, **settings.component_kwargs(self, "temperature", kind, given))
         if "thermostat" in self.__dict__:  # of a live model, whose temperature is being changed
             thermostat.load_state_dict(self.thermostat.state_dict())

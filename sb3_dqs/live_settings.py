@@ -8,12 +8,13 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import torch as th
 from stable_baselines3.common.type_aliases import GymEnv
 
 from sb3_dqs.checks import InputError
-from sb3_dqs.replay import fit_parts
+from sb3_dqs.replay import fit_action_noise, fit_parts
 from sb3_dqs.settings import COPIES, as_kept, check_batch_size, for_a_temperature_that_is_set, settle
-from sb3_dqs.signatures import ArgumentError, arguments_of, check_argument_names, settings_of, takes_any
+from sb3_dqs.signatures import ArgumentError, check_argument_names, settings_of, takes_any
 
 if TYPE_CHECKING:
     from sb3_dqs.dqs import DQS
@@ -69,19 +70,20 @@ class LiveSettings:
         cls: type[SelfLiveSettings],
         path: str | pathlib.Path | io.BufferedIOBase,
         env: GymEnv | None = None,
-        *args: Any,
+        device: th.device | str = "auto",
+        custom_objects: dict[str, Any] | None = None,
+        print_system_info: bool = False,
+        force_reset: bool = True,
         **kwargs: Any,
     ) -> SelfLiveSettings:
         """As in SB3. :raises TypeError: (also a ValueError) if an argument is unknown, or a custom object nearly a setting"""
-        check_argument_names(cls, set(kwargs) - arguments_of(super().load))  # type: ignore[misc]
-        custom_objects = dict(kwargs.get("custom_objects") or {})
+        check_argument_names(cls, kwargs)
+        custom_objects = dict(custom_objects or {})
         _check_custom_objects(cls, custom_objects)
         if isinstance(kwargs.get("policy_kwargs"), dict):
             kwargs["policy_kwargs"] = as_kept(kwargs["policy_kwargs"])
         changed = {n: given.pop(n) for given in (custom_objects, kwargs) for n in CHANGED_ONCE_LOADED if n in given}
-        if "custom_objects" in kwargs:
-            kwargs["custom_objects"] = custom_objects
-        model = super().load(path, env, *args, **kwargs)  # type: ignore[misc]
+        model = super().load(path, env, device, custom_objects, print_system_info, force_reset, **kwargs)  # type: ignore[misc]
         for name, value in changed.items():
             if value != getattr(model, name):
                 setattr(model, name, value)
@@ -151,6 +153,8 @@ def _let_act(model: "DQS", name: str) -> None:
             raise InputError(f"{name}={getattr(model, name)} needs a model {with_or_without} {copied}; {_when_made(name)}")
     elif name == "gamma":
         fit_parts(model)
+    elif name == "action_noise":
+        fit_action_noise(model)
     elif name in ("temperature", "target_entropy"):
         model._setup_temperature()
 

@@ -79,8 +79,7 @@ class PaperDQS(DQS):
     :param n_score_samples: noised copies per regression point at which the critic's gradient is taken
     :param n_diffusion_steps: Euler-Maruyama steps, each a network pass, per sampled action
     :param actor_batch_size: regression points per update; at most the ``batch_size`` rows of the critic's batch
-    :param component_kwargs: ``{"diffusion": {...}, "temperature": {...}}`` of
-        :class:`~sb3_dqs.diffusion.paper.PaperDiffusion` and :class:`~sb3_dqs.temperature.ScheduledTemperature`
+    :param component_kwargs: ``{"diffusion": {...}}`` of :class:`~sb3_dqs.diffusion.paper.PaperDiffusion`
 
     All other arguments are those of :class:`~sb3_dqs.dqs.DQS`.
     """
@@ -90,7 +89,7 @@ class PaperDQS(DQS):
         "CnnPolicy": PaperCnnPolicy,
         "MultiInputPolicy": PaperMultiInputPolicy,
     }
-    components = ("diffusion", "temperature")
+    components = ("diffusion",)
     learns_temperature = False
 
     def __init__(

@@ -632,9 +632,9 @@ class DiffusionPolicy(BoundedPolicy):
     @contextmanager
     def learning(self) -> Iterator[None]:
         """
-        Inside, actor and critic are in training mode, and stay there: ``predict()`` of another thread asks their averages, but
-        would put them into evaluation mode, as SB3's does. Outside they are in evaluation mode, so that whoever asks for Q
-        values neither teaches the critic nor asks about a batch.
+        Inside, actor and critic are in training mode, and stay there: ``predict()`` of another thread asks their averages, if
+        there are some, but would put them into evaluation mode, as SB3's does. Outside they are in evaluation mode, so that
+        whoever asks for Q values neither teaches the critic nor asks about a batch.
         """
         self.set_training_mode(True)
         self.is_learning = True

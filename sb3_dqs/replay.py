@@ -131,6 +131,13 @@ def fit_parts(model: "DQS") -> None:
         model.replay_buffer.gamma = model.gamma
     if isinstance(model.replay_buffer, HerReplayBuffer):  # it asks its environment for the rewards of other goals
         model.replay_buffer.env = model.env
-    noise = model.action_noise
-    if isinstance(noise, VectorizedActionNoise) and noise.n_envs != model.n_envs:
-        model.action_noise = VectorizedActionNoise(noise.base_noise, model.n_envs)
+    fit_action_noise(model)
+
+
+def fit_action_noise(model: "DQS") -> None:
+    """Each environment gets its own noise: SB3 sees to that when a run begins, if it has not before."""
+    noise, n_envs = model.action_noise, model.n_envs
+    is_for = noise.n_envs if isinstance(noise, VectorizedActionNoise) else 1
+    if noise is not None and is_for != n_envs:
+        # past LiveSettings, which would ask here again
+        model.__dict__["action_noise"] = VectorizedActionNoise(getattr(noise, "base_noise", noise), n_envs)

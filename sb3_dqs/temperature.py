@@ -20,6 +20,9 @@ UNIFORM_ENTROPY = math.log(2)
 # colder end is met only when Q does not depend on the action at all.
 HOTTEST, COLDEST = 10.0, math.exp(-20.0)
 
+# A nearly uniform policy, in spreads of Q
+DEFAULT_INITIAL = 3.0
+
 # The running spread of Q stays above this, so that a critic that ignores the action leaves the temperature finite.
 MIN_Q_SPREAD = 1e-8
 
@@ -156,8 +159,7 @@ class ScheduledTemperature(Temperature):
         for temperature in (schedule(1.0), schedule(0.0)) if callable(schedule) else (schedule,):
             check_positive("temperature", temperature, "for near-greedy actions use a small value such as 0.01")
         self.schedule = FloatSchedule(schedule if callable(schedule) else float(schedule))
-        # not saved: it follows from the schedule
-        self.register_buffer("scheduled", th.tensor(self.schedule(1.0)), persistent=False)
+        self.register_buffer("scheduled", th.tensor(self.schedule(1.0)))
 
     @property
     def value(self) -> th.Tensor:
@@ -176,6 +178,10 @@ class ScheduledTemperature(Temperature):
         temperature = self.schedule(progress_remaining)
         check_positive("temperature", temperature, "a schedule must be positive throughout training")
         self.scheduled.fill_(temperature)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        # it follows from this schedule, and is saved for a temperature that is learned from there
+        return super().load_state_dict({k: v for k, v in state_dict.items() if k != "scheduled"}, strict, assign)
 
 
 class AutomaticTemperature(Temperature):
@@ -220,7 +226,7 @@ class AutomaticTemperature(Temperature):
         action_dim: int,
         target_entropy: str | float,
         entropy_range: tuple[float, float],
-        initial: float = 3.0,
+        initial: float = DEFAULT_INITIAL,
         hot_entropy: float = 0.65,
         gain: float = 5e-3,
         max_step: float = 2e-3,
@@ -281,9 +287,14 @@ class AutomaticTemperature(Temperature):
         return {**super().logged(), "target_entropy": self.target}
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        if "initial" in state_dict and state_dict["initial"] != self.initial:
+        if state_dict.get("initial", DEFAULT_INITIAL) != self.initial:
             # loaded with another start, so started anew
-            state_dict = {k: v for k, v in state_dict.items() if k not in ("initial", "log_temperature")}
+            state_dict = {k: v for k, v in state_dict.items() if k not in ("initial", "log_temperature", "scheduled")}
+        if "scheduled" in state_dict and state_dict["n_measurements"] > 0:
+            # what was learned at a temperature that was set is kept: from a hot start it would be forgotten
+            log_temperature = (state_dict["scheduled"] / state_dict["q_spread"]).log()
+            log_temperature = log_temperature.clamp(math.log(COLDEST), math.log(HOTTEST))
+            state_dict = {**state_dict, "log_temperature": log_temperature}
         if "stepped_at_share" not in state_dict and "cooled_share" in state_dict:
             # of a temperature that was set: what it has cooled so far is not this one's to make up for
             state_dict = {**state_dict, "stepped_at_share": state_dict["cooled_share"]}

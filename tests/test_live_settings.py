@@ -14,6 +14,7 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.logger import HumanOutputFormat
 from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
+from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_dqs import DQS, PaperDQS
 from sb3_dqs.checks import InputError
@@ -270,6 +271,14 @@ def test_a_schedule_that_fails_leaves_the_live_model_as_it_was(name, algorithm):
         with pytest.raises((TypeError, ZeroDivisionError)):
             setattr(model, name, bad)
         assert is_as_before(model, before)
+
+
+def test_action_noise_of_a_live_model_is_each_environments_own():
+    model = DQS("MlpPolicy", DummyVecEnv([make_env] * 2), **SMALL)
+    model.action_noise = NormalActionNoise(np.zeros(2), np.ones(2))
+    first, second = model.action_noise()
+    assert not np.array_equal(first, second)
+    assert model.learn(26).num_timesteps == 26
 
 
 def test_a_temperature_may_be_chosen_after_training_with_arguments_of_the_automatic_one(tmp_path):

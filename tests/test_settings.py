@@ -133,7 +133,7 @@ def test_bad_setting_raises_value_error_with_name_value_and_remedy(arguments, me
         ({"component_kwargs": {"diffusion": {"squash": "relu"}}}, "squash must be one of"),
         ({"component_kwargs": {"diffusion": {"loss_weight_offset": -1.0}}}, "loss_weight_offset must be"),
         ({"component_kwargs": {"diffusion": {"on_policy_share": 0.5}}}, "PaperDiffusion has no argument 'on_policy_share'"),
-        ({"component_kwargs": {"temperature": {"initial": 1.0}}}, "ScheduledTemperature has no argument 'initial'"),
+        ({"component_kwargs": {"temperature": {"measurement_rate": 1.0}}}, "component_kwargs.*'temperature'"),
     ],
 )
 def test_bad_setting_of_the_published_algorithm_raises_value_error(arguments, message):

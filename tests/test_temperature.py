@@ -589,10 +589,25 @@ def test_another_kind_of_temperature_keeps_what_was_measured(tmp_path):
 
     again = DQS.load(tmp_path / "fixed", temperature="auto", component_kwargs={"temperature": {"initial": 2.0}})
     assert again.thermostat.n_measurements == fixed.thermostat.n_measurements
-    # starts hot, relative to the spread of Q
+    # another start than the default one, relative to the spread of Q
     assert again.thermostat.value.item() == pytest.approx(2 * fixed.thermostat.q_spread.item())
+
+
+def test_a_learned_temperature_goes_on_from_one_that_was_set(tmp_path):
+    fixed = DQS("MlpPolicy", "Pendulum-v1", temperature=0.1, **SMALL)
+    fixed.save(tmp_path / "untrained")
+    untrained = DQS.load(tmp_path / "untrained", temperature="auto").thermostat
+    assert untrained.value.item() == pytest.approx(3 * untrained.q_spread.item()), "nothing was learned that could be kept"
+    fixed.learn(60).save(tmp_path / "fixed")
+    loaded = DQS.load(tmp_path / "fixed", temperature="auto")
+    fixed.temperature = 0.2
     fixed.temperature = "auto"
-    assert fixed.thermostat.value.item() == pytest.approx(3 * fixed.thermostat.q_spread.item()), "on the live model too"
+    for model, expected in ((loaded, 0.1), (fixed, 0.2)):
+        assert model.thermostat.value.item() == pytest.approx(expected)
+        assert model.policy.temperature.item() == pytest.approx(expected)
+    loaded.temperature = 1e6
+    loaded.temperature = "auto"
+    assert loaded.thermostat.value.item() == pytest.approx(10 * loaded.thermostat.q_spread.item()), "as hot as it gets"
 
 
 def test_an_automatic_temperature_that_comes_after_the_cooling_makes_small_steps(tmp_path):

@@ -17,6 +17,10 @@ from sb3_dqs.diffusion.samplers import PassCallback, dpm_solver_pp_2m
 Denoiser = Callable[[th.Tensor, th.Tensor], th.Tensor]
 
 
+# Half of the pairs are guided, and one is not
+MIN_GUIDED_SAMPLES = 4
+
+
 class BoxNoise(NamedTuple):
     """
     What one regression draws.
@@ -55,7 +59,8 @@ class BoxDiffusion(nn.Module):
     :param sigma_data: expected standard deviation of an action coordinate, action units
     :param on_policy_share: share of the regression points that are drawn from the policy, in (0, 1]; the others are actions
         of the replay buffer. The entropy of the law is read from them.
-    :param guide_widening: variance of the guided proposals over that of the guessed posterior, > 0
+    :param guide_widening: variance of the guided proposals, which there are from ``n_score_samples=4`` on, over that of the
+        guessed posterior, > 0
     :param guide_min_relative_variance: their smallest variance over that of the noise, in (0, 1]
     """
 
@@ -177,15 +182,17 @@ class BoxDiffusion(nn.Module):
 
         denoise = self.denoiser.condition(features)
         denoised_actions = denoise(noisy_actions, sigma)
-        guide = denoiser_guide(
-            denoise,
-            denoised_actions,
-            noisy_actions,
-            sigma,
-            noise.signs,
-            self.guide_widening,
-            self.guide_min_relative_variance,
-        )
+        guide = None
+        if self.n_score_samples >= MIN_GUIDED_SAMPLES:
+            guide = denoiser_guide(
+                denoise,
+                denoised_actions,
+                noisy_actions,
+                sigma,
+                noise.signs,
+                self.guide_widening,
+                self.guide_min_relative_variance,
+            )
         posterior = box_posterior_mean(
             q_fn,
             noisy_actions,

@@ -6,6 +6,7 @@ law where floats are dense: in float32 a mean 8 sigma outside the box still give
 """
 
 import math
+from typing import Any
 
 import torch as th
 from torch import nn
@@ -148,7 +149,7 @@ class TruncatedNormalMean(nn.Module):
         :param operations: of :func:`~sb3_dqs.diffusion.special.available_operations`
         :return: (..., action_dim), in [-1, 1] up to rounding
         """
-        constants = self._buffers  # as attributes they take longer to look up than to add
+        constants: dict[str, Any] = self._buffers  # as attributes they take longer to look up than to add
         distance = mean.abs().clamp_(max=self.max_distance)
         near_wall = th.add(constants["middle"], distance, alpha=self.per_unit)
         if self.sees_furthest_wall:
