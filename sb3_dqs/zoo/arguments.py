@@ -3,8 +3,10 @@
 import argparse
 import contextlib
 import importlib
+import inspect
 import io
 import os
+import pickle
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -15,12 +17,16 @@ from typing import Any
 from uuid import uuid4
 
 import gymnasium as gym
+import numpy as np
+from gymnasium.envs.registration import load_env_creator
 from huggingface_sb3 import EnvironmentName
 from rl_zoo3.utils import ALGOS, StoreDict, get_model_path
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
+from stable_baselines3.common.utils import get_device
 
 from sb3_dqs.checks import InputError, check_choice
+from sb3_dqs.signatures import takes_any
 from sb3_dqs.zoo.figures import figures_become_files
 from sb3_dqs.zoo.prediction import agents_only_act
 from sb3_dqs.zoo.search_space import check_search
@@ -32,6 +38,13 @@ SCREENS = ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")
 
 # Folder of the zoo's own agents, the default of --folder: what is not there is downloaded by enjoy
 PRETRAINED = "rl-trained-agents"
+
+# Of ``train``: the smallest allowed value, one below that has a meaning of its own, and a remedy
+COUNTS = (
+    ("--n-timesteps", 1, -1, "leave it out for as many as the settings file says"),
+    ("--n-jobs", 1, -1, "1 is the default, and -1 stands for all cores"),
+    ("--n-evaluations", 1, None, "leave it out for one per 100,000 steps"),
+)
 
 Prepared = tuple[list[str], AbstractContextManager[None]]
 
@@ -64,9 +77,16 @@ def _prepare_training(arguments: list[str]) -> Prepared:
     parser.add_argument("--storage")
     parser.add_argument("--study-name")
     parser.add_argument("--trial-id", type=int)
+    parser.add_argument("-n", "--n-timesteps", type=int)
+    parser.add_argument("--n-jobs", type=int)
+    parser.add_argument("--n-evaluations", type=int)
     for option in (["--eval-env-kwargs"], ["-params", "--hyperparams"]):
         parser.add_argument(*option, nargs="+", action=PythonValues)
     known = _known(parser, arguments)
+    for name, smallest, standing_for, remedy in COUNTS:
+        value = getattr(known, name.removeprefix("--").replace("-", "_"))
+        if value is not None and value < smallest and value != standing_for:
+            raise InputError(f"{name} must be at least {smallest}, got {value}; {remedy}")
     agent = Path(known.trained_agent)
     if known.trained_agent and not (agent.suffix == ".zip" and agent.is_file()):
         raise InputError(f"--trained-agent must be an existing .zip file, got {known.trained_agent!r}")
@@ -152,6 +172,20 @@ def _check_plotted_files(script: str, arguments: list[str]) -> None:
         known, _ = parser.parse_known_args(arguments)
         if not Path(known.input.removesuffix(".pkl") + ".pkl").is_file():
             raise InputError(f"--input must be a file that all_plots has written, and there is no {known.input}")
+        _check_several_runs(Path(known.input.removesuffix(".pkl") + ".pkl"))
+
+
+def _check_several_runs(path: Path) -> None:
+    # of one run all_plots writes a number in place of a list, which plot_from_file skips, and fails
+    for environment, runs in pickle.loads(path.read_bytes()).items():
+        if environment == "results_table":
+            continue
+        for label, scores in runs.items():
+            if np.ndim(scores["last_evals"]) == 0:
+                raise InputError(
+                    f"plot_from_file compares several runs, and {path} has one of {label} in {environment}; train with other "
+                    "seeds, and write the file again by all_plots"
+                )
 
 
 def _runs_to_plot(
@@ -189,6 +223,7 @@ def _agent_parser(script: str) -> argparse.ArgumentParser:
     parser.add_argument("--env", default="CartPole-v1")
     parser.add_argument("--gym-packages", nargs="+", default=[])
     parser.add_argument("--env-kwargs", nargs="+", action=PythonValues)
+    parser.add_argument("--device", default="auto")
     return parser
 
 
@@ -216,7 +251,27 @@ def _known(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.Na
         nearest = get_close_matches(known.env, gym.registry, n=1)
         hint = f"did you mean {nearest[0]!r}?" if nearest else "--gym-packages names packages that register some"
         raise InputError(f"--env must be an environment that is registered with gymnasium, got {known.env!r}; {hint}")
+    _check_env_kwargs(known.env, known.env_kwargs)
+    try:
+        get_device(known.device)
+    except RuntimeError as error:
+        raise InputError(f"--device must be a device of torch, such as cpu or cuda, got {known.device!r}; {error}") from error
     return known
+
+
+def _check_env_kwargs(env: str, env_kwargs: dict[str, Any] | None) -> None:
+    entry_point = gym.registry[env].entry_point
+    if not env_kwargs or entry_point is None:
+        return
+    make = load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
+    parameters = inspect.signature(make).parameters
+    if takes_any(parameters):
+        return
+    for name in env_kwargs:
+        if name not in parameters:
+            nearest = get_close_matches(name, parameters, n=1)
+            hint = f"did you mean {nearest[0]!r}?" if nearest else f"it has {sorted(parameters)}"
+            raise InputError(f"--env-kwargs: {env} has no argument {name!r}; {hint}")
 
 
 def _tuning_arguments(known: argparse.Namespace) -> list[str]:

@@ -7,6 +7,8 @@ import warnings
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 
+from sqlalchemy.exc import OperationalError
+
 from sb3_dqs.checks import InputError
 from sb3_dqs.extras import EXTRAS, install_command
 from sb3_dqs.usage import SCRIPTS
@@ -14,6 +16,9 @@ from sb3_dqs.zoo.arguments import prepare
 
 # Modules of other libraries' scripts that no extra of this package brings, and what to do without them
 REMEDIES = {"psycopg2": f"write postgresql+psycopg:// in --storage, for which {install_command('psycopg')}"}
+
+# How SB3 begins to say that a model does not fit the environment
+OTHER_SPACES = ("Observation spaces do not match", "Action spaces do not match")
 
 
 def run(script: str, arguments: Sequence[str]) -> int:
@@ -55,6 +60,10 @@ def _message(error: Exception) -> str | None:
     """What to tell whose input cannot be used, or whose installation is not complete; ``None`` for any other error."""
     if isinstance(error, InputError):
         return str(error)
+    if isinstance(error, OperationalError):
+        return f"the database of --storage does not answer: {str(error.orig).strip()}"
+    if isinstance(error, ValueError) and str(error).startswith(OTHER_SPACES):
+        return f"--trained-agent is of another environment. {error}"
     missing = error if isinstance(error, ModuleNotFoundError) else error.__cause__
     if not isinstance(missing, ModuleNotFoundError) or missing.name is None:
         return None

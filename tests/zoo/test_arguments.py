@@ -20,6 +20,17 @@ WRONG = {
     "value": (["train", *PENDULUM, "-params", "temperature:-1.0"], "temperature must be a finite number > 0, got -1.0"),
     "text": (["train", *PENDULUM, "-params", "temperature:auto"], "text needs quotes of its own"),
     "text of env": (["train", *PENDULUM, "--env-kwargs", "g:ten"], "text needs quotes of its own"),
+    "env argument": (
+        ["enjoy", *PENDULUM, "--env-kwargs", "gg:9.0"],
+        "Pendulum-v1 has no argument 'gg'; did you mean 'g'?",
+    ),
+    "device": (
+        ["train", *PENDULUM, "--device", "gpu0"],
+        "--device must be a device of torch, such as cpu or cuda, got 'gpu0'",
+    ),
+    "no steps": (["train", *PENDULUM, "-n", "0"], "--n-timesteps must be at least 1, got 0; leave it out"),
+    "no jobs": (["train", *PENDULUM, "-optimize", "--n-jobs", "0"], "--n-jobs must be at least 1, got 0; 1 is"),
+    "no evaluations": (["train", *PENDULUM, "-optimize", "--n-evaluations", "0"], "--n-evaluations must be at least 1, got 0"),
     "no value": (["train", *PENDULUM, "-params", "temperature"], "text needs quotes of its own"),
     "agent": (["enjoy", *PENDULUM], "logs/dqs folder was not found"),
     "published agent": (["enjoy", *PAPER], "logs/dqs_paper folder was not found"),
@@ -129,6 +140,14 @@ def test_missing_database_driver_is_named(zoo, capfd, monkeypatch):
     storage = ("--storage", "postgresql+psycopg://nobody@localhost/nothing", "--study-name", "x")
     assert zoo("train", *PENDULUM, "-optimize", "-n", 10, *storage) == 2
     assert "pip install 'sb3-dqs[postgres]'" in capfd.readouterr().err
+
+
+def test_database_that_does_not_answer_is_named(zoo, capfd):
+    storage = ("--storage", f"sqlite:///{zoo.folder}/nowhere/study.db", "--study-name", "x")
+    assert zoo("train", *PENDULUM, "-optimize", "-n", 10, *storage) == 2
+    error = capfd.readouterr().err
+    assert "the database of --storage does not answer: unable to open database file" in error
+    assert "Traceback" not in error
 
 
 def test_checkpoint_to_show_is_found_by_its_steps(zoo, capfd):

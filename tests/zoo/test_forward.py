@@ -38,7 +38,7 @@ def test_train_enjoy_and_plots(zoo, capfd):
     # an environment with short episodes and a slash in its name
     goals = ("--env", "sb3_dqs/MultiGoal-v0")
     arguments = (*goals, "-n", 140, "--eval-freq", 70, "--eval-episodes", 2, "-params", *SMALL)
-    # two runs: rl_zoo3's plot_from_file cannot read the scores of a single one
+    # two runs: plot_from_file wants several
     assert zoo("train", "--algo", "dqs", *arguments) == 0
     assert zoo("train", "--algo", "dqs", *arguments) == 0
     run = zoo.folder / "logs/dqs/sb3_dqs-MultiGoal-v0_1"
@@ -165,6 +165,22 @@ def test_continuing_goes_on_with_the_normalisation_and_keeps_it(zoo):
         statistics = pickle.loads((zoo.folder / f"logs/dqs/Pendulum-v1_{run}/Pendulum-v1/vecnormalize.pkl").read_bytes())
         assert statistics.obs_rms.count == pytest.approx(count, abs=1e-3)
     assert zoo("enjoy", *PENDULUM, "--no-render", "-n", 5, "--device", "cpu") == 0
+
+
+def test_an_agent_of_another_environment_is_not_trained_on(zoo, capfd):
+    arguments = ("--eval-freq", -1, "-params", *SMALL)
+    assert zoo("train", *PENDULUM, "-n", 30, *arguments) == 0
+    agent = zoo.folder / "logs/dqs/Pendulum-v1_1/Pendulum-v1.zip"
+    assert zoo("train", "--algo", "dqs", "--env", "MountainCarContinuous-v0", "-n", 30, "-i", agent, *arguments) == 2
+    assert "--trained-agent is of another environment. Observation spaces do not match" in capfd.readouterr().err
+
+
+def test_scores_of_one_run_each_are_not_plotted_from_a_file(zoo, capfd):
+    arguments = ("--env", "sb3_dqs/MultiGoal-v0", "-n", 140, "--eval-freq", 70, "--eval-episodes", 2, "-params", *SMALL)
+    assert zoo("train", "--algo", "dqs", *arguments) == 0
+    assert zoo("all_plots", "-a", "dqs", "-e", "MultiGoal", "-f", "logs", "-o", "scores") == 0
+    assert zoo("plot_from_file", "-i", "scores") == 2
+    assert "plot_from_file compares several runs, and scores.pkl has one of" in capfd.readouterr().err
 
 
 def test_checkpoints_keep_the_normalisation_without_a_buffer(zoo, monkeypatch):
