@@ -239,7 +239,8 @@ def with_interval(scores: Scores, statistic: Callable[[Scores], float]) -> str:
     """
     :param scores: of runs, one array for each environment
     :param statistic: of such scores
-    :return: its value, and the ends of its 95 % stratified bootstrap interval unless there are too few seeds for one
+    :return: its value, and the ends of its 95 % stratified bootstrap interval unless there are too few seeds for one, or all
+        resampled values are equal
     """
     value = f"{statistic(scores):.3f}"
     if min(map(len, scores)) < MIN_SEEDS_FOR_INTERVAL:
@@ -248,7 +249,8 @@ def with_interval(scores: Scores, statistic: Callable[[Scores], float]) -> str:
     rng = np.random.default_rng(BOOTSTRAP_SEED)
     resampled = [statistic([rng.choice(column, len(column)) for column in scores]) for _ in range(N_BOOTSTRAP)]
     low, high = np.percentile(resampled, [2.5, 97.5])
-    return f"{value} [{low:.3f}, {high:.3f}]"
+    # runs that do not differ tell nothing of how much others would
+    return value if low == high else f"{value} [{low:.3f}, {high:.3f}]"
 
 
 def mean_of_means(scores: Scores) -> float:
@@ -257,8 +259,9 @@ def mean_of_means(scores: Scores) -> float:
 
 
 def interquartile_mean(scores: Scores) -> float:
-    """Over all runs of all environments."""
-    return float(rliable_metrics.aggregate_iqm(np.concatenate(scores)))
+    """Over all runs of all environments, which count alike, however many runs each has."""
+    n_each = math.lcm(*map(len, scores))
+    return float(rliable_metrics.aggregate_iqm(np.concatenate([column.repeat(n_each // len(column)) for column in scores])))
 
 
 def probability_of_improvement(scores: Scores) -> float:
@@ -340,7 +343,8 @@ def _iqm_table(
     return Table(
         "Interquartile mean of normalised returns",
         f"Environments: {', '.join(environments)}.{without} 0 and 1 are the ends of the scales that the tier names. In "
-        "brackets the 95 % stratified bootstrap interval. Then means of both scores: over environments, and of each.",
+        "brackets the 95 % stratified bootstrap interval, which holds the true mean of a normal law in 74 % of cases with "
+        "three seeds, and in 84 % with five. Then means of both scores: over environments, and of each.",
         ["algorithm", "seeds", *SCORES, "mean", *environments],
         rows,
     )

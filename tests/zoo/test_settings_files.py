@@ -68,6 +68,13 @@ def test_warm_up_of_mujoco_is_that_of_the_zoos_own_settings():
             assert entries[f"{name}-v{version}"]["learning_starts"] == 10_000
 
 
+def test_both_algorithms_have_the_same_discounts():
+    ours, published = read("dqs"), read("dqs_paper")
+    discounts = {name: settings["gamma"] for name, settings in ours.items() if "gamma" in settings}
+    assert discounts
+    assert {name: settings["gamma"] for name, settings in published.items() if "gamma" in settings} == discounts
+
+
 def test_published_settings_are_those_of_the_signature():
     # neither file repeats a value of the paper: beside facts there is nothing in them
     assert not {"temperature", "n_score_samples", "n_diffusion_steps"} & {
