@@ -16,6 +16,7 @@ from sb3_contrib import TQC, CrossQ
 from stable_baselines3 import SAC, TD3
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
+from benchmarks.averaged import AveragedCrossQ
 from sb3_dqs import DQS, PaperDQS
 from sb3_dqs.checks import as_integer, check_choice
 from sb3_dqs.diffusion.corrector import Corrector
@@ -30,6 +31,7 @@ CLASSES: dict[str, type[OffPolicyAlgorithm]] = {
     "TD3": TD3,
     "TQC": TQC,
     "CrossQ": CrossQ,
+    "AveragedCrossQ": AveragedCrossQ,
 }
 
 # Arguments of a class that its course of training does not depend on
