@@ -75,7 +75,7 @@ def test_what_is_ours_is_no_setting_of_the_published_algorithm_and_switched_off(
 
 @pytest.mark.parametrize(("part", "argument"), [("refiner", {"relative_sigma": 0.3}), ("corrector", {"sigmas": [0.3]})])
 def test_settings_of_parts_that_are_ours_are_refused(part, argument):
-    with pytest.raises(ValueError, match=rf"of PaperDQS must be one of \['diffusion', 'temperature'\], got '{part}'"):
+    with pytest.raises(ValueError, match=rf"of PaperDQS must be one of \['diffusion'\], got '{part}'"):
         make(component_kwargs={part: argument})
 
 
