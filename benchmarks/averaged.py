@@ -10,8 +10,7 @@ from sb3_contrib.crossq.policies import Actor, CrossQPolicy
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 
-from sb3_dqs import DQS
-from sb3_dqs.averaging import follow, polynomial_decay_share
+from sb3_dqs import DQS, DiffusionPolicy
 from sb3_dqs.signatures import default_of
 
 
@@ -30,14 +29,8 @@ class AveragedCrossQPolicy(CrossQPolicy):
         self.actor_average.set_training_mode(False)
         self.register_buffer("n_averaged_actors", th.zeros(()))
 
-    def update_average_of_actor(self, tau: float) -> None:
-        """
-        As :meth:`sb3_dqs.policies.DiffusionPolicy.update_average_of_actor`.
-
-        :param tau: share of the actor in the average, in (0, 1]
-        """
-        self.n_averaged_actors += 1
-        follow(self.actor_average, self.actor, polynomial_decay_share(self.n_averaged_actors).clamp(min=tau))
+    # the very step of DQS
+    update_average_of_actor: Any = DiffusionPolicy.update_average_of_actor
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> th.Tensor:
         actor = self.actor if self.is_exploring else self.actor_average

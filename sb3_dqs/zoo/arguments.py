@@ -169,23 +169,33 @@ def _check_plotted_files(script: str, arguments: list[str]) -> None:
     if script == "plot_from_file":
         parser.add_argument("-i", "--input", required=True)
         parser.add_argument("-iqm", "--iqm", action="store_true")  # or it would be -i with qm as its value
+        for option in ("--skip-envs", "--keep-envs", "--skip-keys", "--keep-keys", "--merge"):
+            parser.add_argument(option, nargs="+", default=[])
         known, _ = parser.parse_known_args(arguments)
-        if not Path(known.input.removesuffix(".pkl") + ".pkl").is_file():
+        path = Path(known.input.removesuffix(".pkl") + ".pkl")
+        if not path.is_file():
             raise InputError(f"--input must be a file that all_plots has written, and there is no {known.input}")
-        _check_several_runs(Path(known.input.removesuffix(".pkl") + ".pkl"))
+        if not known.merge:  # more runs may be in the others
+            _check_several_runs(path, known)
 
 
-def _check_several_runs(path: Path) -> None:
-    # of one run all_plots writes a number in place of a list, which plot_from_file skips, and fails
+def _check_several_runs(path: Path, known: argparse.Namespace) -> None:
+    # of a single run all_plots writes a number in place of a list: plot_from_file leaves it out, and fails if none is left
+    several: dict[str, bool] = {}
     for environment, runs in pickle.loads(path.read_bytes()).items():
-        if environment == "results_table":
-            continue
-        for label, scores in runs.items():
-            if np.ndim(scores["last_evals"]) == 0:
-                raise InputError(
-                    f"plot_from_file compares several runs, and {path} has one of {label} in {environment}; train with other "
-                    "seeds, and write the file again by all_plots"
-                )
+        if environment != "results_table" and _is_plotted(environment, known.skip_envs, known.keep_envs):
+            for label, scores in runs.items():
+                several[label] = several.get(label, False) or np.ndim(scores["last_evals"]) > 0
+    for label, are_several in several.items():
+        if not are_several and _is_plotted(label, known.skip_keys, known.keep_keys):
+            raise InputError(
+                f"plot_from_file compares several runs, and {path} has one of {label}; train with other seeds and write the "
+                "file again by all_plots, or leave it out by --skip-keys"
+            )
+
+
+def _is_plotted(name: str, skipped: Sequence[str], kept: Sequence[str]) -> bool:
+    return name not in skipped and (not kept or name in kept)
 
 
 def _runs_to_plot(
@@ -267,9 +277,11 @@ def _check_env_kwargs(env: str, env_kwargs: dict[str, Any] | None) -> None:
     parameters = inspect.signature(make).parameters
     if takes_any(parameters):
         return
+    # what make() takes for itself, such as max_episode_steps
+    known = {*parameters, *inspect.signature(gym.make).parameters}
     for name in env_kwargs:
-        if name not in parameters:
-            nearest = get_close_matches(name, parameters, n=1)
+        if name not in known:
+            nearest = get_close_matches(name, known, n=1)
             hint = f"did you mean {nearest[0]!r}?" if nearest else f"it has {sorted(parameters)}"
             raise InputError(f"--env-kwargs: {env} has no argument {name!r}; {hint}")
 

@@ -18,8 +18,8 @@ def models():
 def test_training_is_that_of_crossq(models):
     ours, theirs = models[AveragedCrossQ].actor.state_dict(), models[CrossQ].actor.state_dict()
     assert all(th.equal(ours[name], theirs[name]) for name in theirs)
-    positions = [model.replay_buffer.actions[:60] for model in models.values()]
-    assert np.array_equal(*positions), "explored by the actor itself"
+    taken = [model.replay_buffer.actions[:60] for model in models.values()]
+    assert np.array_equal(*taken), "explored by the actor itself"
 
 
 def test_predict_asks_the_average(models, tmp_path):

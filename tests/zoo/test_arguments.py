@@ -142,6 +142,11 @@ def test_missing_database_driver_is_named(zoo, capfd, monkeypatch):
     assert "pip install 'sb3-dqs[postgres]'" in capfd.readouterr().err
 
 
+def test_what_gymnasium_takes_for_an_environment_itself_is_no_wrong_argument(zoo):
+    forwarded, _ = prepare("train", [*PENDULUM, "--env-kwargs", "max_episode_steps:50", "g:9.0"])
+    assert forwarded == [*PENDULUM, "--env-kwargs", "max_episode_steps:50", "g:9.0"]
+
+
 def test_database_that_does_not_answer_is_named(zoo, capfd):
     storage = ("--storage", f"sqlite:///{zoo.folder}/nowhere/study.db", "--study-name", "x")
     assert zoo("train", *PENDULUM, "-optimize", "-n", 10, *storage) == 2

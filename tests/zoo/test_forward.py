@@ -180,7 +180,14 @@ def test_scores_of_one_run_each_are_not_plotted_from_a_file(zoo, capfd):
     assert zoo("train", "--algo", "dqs", *arguments) == 0
     assert zoo("all_plots", "-a", "dqs", "-e", "MultiGoal", "-f", "logs", "-o", "scores") == 0
     assert zoo("plot_from_file", "-i", "scores") == 2
-    assert "plot_from_file compares several runs, and scores.pkl has one of" in capfd.readouterr().err
+    assert "plot_from_file compares several runs, and scores.pkl has one of DQS-logs" in capfd.readouterr().err
+    # beside another one of which there are several it is left out
+    table = pickle.loads((zoo.folder / "scores.pkl").read_bytes())
+    runs = table["MultiGoal"]
+    runs["SAC-logs"] = {"last_evals": np.array([0.0, 1.0])}
+    (zoo.folder / "both.pkl").write_bytes(pickle.dumps(table))
+    assert zoo("plot_from_file", "-i", "both", "-o", "both.svg", "--skip-timesteps") == 2
+    assert zoo("plot_from_file", "-i", "both", "-o", "both.svg", "--skip-timesteps", "--skip-keys", "DQS-logs") == 0
 
 
 def test_checkpoints_keep_the_normalisation_without_a_buffer(zoo, monkeypatch):
