@@ -1,6 +1,8 @@
 """Settings of every test: one torch thread per worker, and small models."""
 
+import itertools
 import os
+import random
 
 # MuJoCo and matplotlib must not look for a screen
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
+from gymnasium.utils import seeding
 
 from sb3_dqs import DQS, PaperDQS
 
@@ -21,6 +24,17 @@ SMALL_PAPER = {**SMALL, "n_score_samples": 8, "n_diffusion_steps": 5, "actor_bat
 
 
 ALGORITHMS = {"ours": (DQS, SMALL), "paper": (PaperDQS, SMALL_PAPER)}
+
+
+@pytest.fixture(autouse=True)
+def reproducible(monkeypatch):
+    """Chance falls alike in every run of a test, for what it has not seeded too: what passed once passes again."""
+    random.seed(0)
+    np.random.seed(0)
+    th.manual_seed(0)
+    seeds, seeded = itertools.count(), seeding.np_random
+    # environments and spaces that nobody seeds would ask the operating system
+    monkeypatch.setattr(seeding, "np_random", lambda seed=None: seeded(next(seeds) if seed is None else seed))
 
 
 @pytest.fixture(params=ALGORITHMS.values(), ids=ALGORITHMS)
