@@ -11,7 +11,7 @@ from typing import Any
 import torch as th
 from torch import nn
 
-from sb3_dqs.diffusion.special import OF_TORCH, Operations
+from sb3_dqs.diffusion.special import OF_TORCH, Operations, available_operations
 
 # A mean farther outside the box than this many sigma is taken at this distance, where the mass of the box is still a float32
 # (1e-33). Its law lies within a few hundredths of a sigma of the wall either way, and Gaussian noise never gets there.
@@ -114,8 +114,10 @@ def truncated_normal_mean(mean: th.Tensor, sigma: th.Tensor) -> th.Tensor:
     distance, near_wall, far_wall = _mirrored_walls(mean, sigma)
     # exp(near_wall^2 - far_wall^2), and that minus 1, which keeps the mean exact near the middle
     exponent = -4 * (SQRT_HALF / sigma) ** 2 * distance
-    masses = th.special.erfcx(near_wall) - exponent.exp() * th.special.erfcx(far_wall)
-    return (distance + SHIFT * sigma * exponent.expm1() / masses) * mean.sign()
+    # exported programs come here, too, where the denoiser's first layer cannot be taken apart
+    operations = available_operations()
+    masses = operations.erfcx(near_wall) - exponent.exp() * operations.erfcx(far_wall)
+    return (distance + SHIFT * sigma * operations.expm1(exponent) / masses) * mean.sign()
 
 
 class TruncatedNormalMean(nn.Module):

@@ -11,6 +11,9 @@ import onnx
 import onnxruntime
 import pytest
 from gymnasium import spaces
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from torch import nn
+from torch.nn.utils import prune
 
 from sb3_dqs import DQS, PaperDQS
 from sb3_dqs.checks import InputError
@@ -114,6 +117,42 @@ def test_files_give_the_actions_of_predict_where_there_is_no_torch(tmp_path):
     without_statistics = compare_with_predict(eight, tmp_path / "eight.onnx", vec_normalize=False)
     assert without_statistics.differences.max() > 1e-2
     assert without_statistics.q_differences.max() > 1e-5
+
+
+class OneActivation(BaseFeaturesExtractor):
+    """One module in two places."""
+
+    def __init__(self, observation_space, features_dim=16):
+        super().__init__(observation_space, features_dim)
+        activation = nn.ReLU()
+        self.layers = nn.Sequential(nn.Linear(3, 16), activation, nn.Linear(16, features_dim), activation)
+
+    def forward(self, observations):
+        return self.layers(observations)
+
+
+def with_pruned_denoiser(model):
+    """Its first layer has a hook, by which it is no plain one."""
+    prune.l1_unstructured(model.policy.deployed_actor.diffusion.denoiser.network[0], "weight", amount=0.2)
+
+
+@pytest.mark.parametrize(
+    ("policy_kwargs", "change"),
+    [
+        ({"share_features_extractor": True}, None),
+        ({"features_extractor_class": OneActivation}, None),
+        ({}, with_pruned_denoiser),
+    ],
+    ids=["shared extractor", "one module in two places", "pruned"],
+)
+def test_first_layers_that_cannot_be_taken_apart_are_exported(policy_kwargs, change, tmp_path):
+    model = trained(DQS, "MlpPolicy", VECTOR, policy_kwargs={**SMALL["policy_kwargs"], **policy_kwargs})
+    if change is not None:
+        change(model)
+    observations, actions = observations_for(model, VECTOR)
+    given = onnxruntime.InferenceSession(export_onnx(model, tmp_path / "p.onnx")).run(None, {"observations": observations})[0]
+    half_widths = (model.action_space.high - model.action_space.low) / 2
+    assert (np.abs(given - actions) / half_widths).max() < 1e-5
 
 
 def test_statistics_that_a_loaded_model_has_lost_are_missed(tmp_path):
