@@ -85,7 +85,9 @@ def roll_out(
     vec_normalize = model.get_vec_normalize_env()
     if getattr(model, "lacks_statistics", False):
         raise InputError(LACKS_STATISTICS)
-    traces = [[env.reset(seed=None if seed is None else seed + i, options=options)[0]] for i, env in enumerate(envs)]
+    # copies, since an environment may write the next observation into the same array
+    starts = [env.reset(seed=None if seed is None else seed + i, options=options)[0] for i, env in enumerate(envs)]
+    traces = [[np.array(start)] for start in starts]
     total_rewards = [0.0] * len(envs)
     infos: list[dict[str, Any]] = [{} for _ in envs]
     running = list(range(len(envs)))
@@ -97,7 +99,7 @@ def roll_out(
         still_running = []
         for i, action in zip(running, actions, strict=True):
             observation, reward, terminated, truncated, infos[i] = envs[i].step(action)
-            traces[i].append(observation)
+            traces[i].append(np.array(observation))
             total_rewards[i] += float(reward)
             if not np.isfinite(total_rewards[i]):
                 raise InputError(

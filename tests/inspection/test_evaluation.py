@@ -248,6 +248,29 @@ def test_roll_outs_of_a_policy_repeat_and_end():
     assert all(episode.observations[0].tolist() == [4.5, 0.0] for episode in started)
 
 
+class InPlace(gym.Env):
+    """Moves by half a unit a step, in the one array that it returns each time."""
+
+    observation_space, action_space = spaces.Box(-7.0, 7.0, (2,)), spaces.Box(-1.0, 1.0, (2,))
+
+    def __init__(self):
+        self.position = np.zeros(2, np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.position[:] = 0
+        return self.position, {}
+
+    def step(self, action):
+        self.position += 0.5
+        return self.position, 0.0, bool(self.position[0] >= 1.5), False, {}
+
+
+def test_roll_outs_keep_observations_that_the_environment_writes_over():
+    (episode,) = roll_out(DQS("MlpPolicy", InPlace(), **small()), [InPlace()], seed=0, deterministic=True)
+    assert episode.observations[:, 0].tolist() == [0.0, 0.5, 1.0, 1.5]
+
+
 def test_roll_outs_normalise_observations_as_in_training():
     vec_env = VecNormalize(DummyVecEnv([lambda: gym.make("sb3_dqs/MultiGoal-v0")]), norm_reward=False)
     model = DQS("MlpPolicy", vec_env, **small())
