@@ -11,7 +11,8 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
-from stable_baselines3.common.type_aliases import MaybeCallback
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
+from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_dqs import answers, replay
 from sb3_dqs.checks import InputError
@@ -88,6 +89,12 @@ class ExploringAlgorithm(OffPolicyAlgorithm):
     def lacks_statistics(self) -> bool:
         """Whether it was trained with ``VecNormalize``, and has no environment with one to take the statistics from."""
         return self.sees_normalised and not self.has_statistics
+
+    @staticmethod
+    def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
+        wrapped = OffPolicyAlgorithm._wrap_env(env, verbose, monitor_wrapper)
+        replay.check_wrappers(wrapped)
+        return wrapped
 
     def _setup_learn(
         self, total_timesteps: int, callback: MaybeCallback = None, reset_num_timesteps: bool = True, *rest: Any, **kwargs: Any

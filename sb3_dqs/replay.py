@@ -7,6 +7,7 @@ import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.common.noise import VectorizedActionNoise
+from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
 from sb3_dqs.checks import InputError
@@ -87,6 +88,20 @@ def check_replay_buffer(model: "DQS") -> None:
                 f"the replay buffer holds transitions of another {what}, {stored}, and that of the model is {ours}; continue "
                 "with the environment that it was filled in, and its wrappers, or without the buffer"
             )
+
+
+def check_wrappers(env: VecEnv) -> None:
+    """
+    :param env: environments of a model, with their wrappers
+    :raises ValueError: if a wrapper above ``VecNormalize`` changes the layout of observations: they are stored as they were
+        below it
+    """
+    stored, ours = (None if of is None else _layout(of.observation_space) for of in (unwrap_vec_normalize(env), env))
+    if stored is not None and stored != ours:
+        raise InputError(
+            "env has VecNormalize below a wrapper that changes observations, which are stored as they were before it: "
+            f"{stored}, and the model sees {ours}; wrap it last, for images as VecNormalize(VecTransposeImage(venv), ...)"
+        )
 
 
 def _layout(space: spaces.Space) -> Any:

@@ -9,7 +9,7 @@ from stable_baselines3 import HerReplayBuffer
 from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.common.envs import BitFlippingEnv
 from stable_baselines3.common.noise import NormalActionNoise
-from stable_baselines3.common.vec_env import DummyVecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecMonitor, VecNormalize, VecTransposeImage
 
 from sb3_dqs import DQS
 from sb3_dqs.checks import InputError
@@ -179,3 +179,37 @@ def test_goals_are_taken_from_the_same_episode_after_it_was_broken_off():
     # SB3's own notes: an episode of three steps, then one of eight
     assert model.replay_buffer.ep_start[:11, 0].tolist() == [0] * 3 + [3] * 8
     assert model.replay_buffer.ep_length[:3, 0].tolist() == [3] * 3
+
+
+IMAGES = spaces.Box(0, 255, (36, 40, 3), np.uint8)
+
+
+def normalised_below(space, wrapper, **kwargs):
+    return wrapper(VecNormalize(DummyVecEnv([lambda: RandomEnv(space)]), **kwargs))
+
+
+@pytest.mark.parametrize(
+    ("space", "wrapper", "normalised"),
+    [
+        (IMAGES, VecTransposeImage, {"norm_obs": False}),
+        (spaces.Dict(image=IMAGES, vector=OBSERVATIONS), VecTransposeImage, {"norm_obs_keys": ["vector"]}),
+        (OBSERVATIONS, lambda venv: VecFrameStack(venv, 4), {}),
+    ],
+)
+def test_wrappers_above_vec_normalize_that_change_what_is_stored_are_refused(space, wrapper, normalised):
+    policy = "MultiInputPolicy" if isinstance(space, spaces.Dict) else "MlpPolicy"
+    env = normalised_below(space, wrapper, **normalised)
+    message = r"env has VecNormalize below a wrapper .* VecNormalize\(VecTransposeImage\(venv\), ...\)"
+    with pytest.raises(InputError, match=message):
+        DQS(policy, env, **SMALL)
+
+    mended = VecNormalize(wrapper(DummyVecEnv([lambda: RandomEnv(space)])), **normalised)
+    model = DQS(policy, mended, **SMALL)
+    with pytest.raises(InputError, match=message):
+        model.set_env(env)
+    assert model.learn(20).env is mended
+
+
+def test_a_wrapper_above_vec_normalize_that_leaves_observations_alone_is_taken():
+    env = normalised_below(OBSERVATIONS, VecMonitor)
+    assert DQS("MlpPolicy", env, **SMALL).learn(20).num_timesteps == 20
