@@ -39,11 +39,21 @@ SCREENS = ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")
 # Folder of the zoo's own agents, the default of --folder: what is not there is downloaded by enjoy
 PRETRAINED = "rl-trained-agents"
 
-# Of ``train``: the smallest allowed value, one below that has a meaning of its own, and a remedy
-COUNTS = (
-    ("--n-timesteps", 1, -1, "leave it out for as many as the settings file says"),
-    ("--n-jobs", 1, -1, "1 is the default, and -1 stands for all cores"),
-    ("--n-evaluations", 1, None, "leave it out for one per 100,000 steps"),
+# Whole numbers: the smallest allowed value, one below that has a meaning of its own, and a remedy
+Counts = tuple[tuple[tuple[str, ...], int, int | None, str], ...]
+
+COUNTS_OF_TRAINING: Counts = (
+    (("-n", "--n-timesteps"), 1, -1, "leave it out for as many as the settings file says"),
+    (("--eval-episodes",), 1, None, "5 is the default, and --eval-freq -1 is for no evaluations"),
+    (("--n-eval-envs",), 1, None, "1 is the default"),
+    (("--n-evaluations",), 1, None, "leave it out for one per 100,000 steps"),
+    (("--n-jobs",), 1, -1, "1 is the default, and -1 stands for all cores"),
+    (("--n-startup-trials",), 0, None, "10 is the default"),
+    (("--trial-id",), 0, None, "Optuna counts trials from 0 on"),
+)
+COUNTS_OF_SHOWING: Counts = (
+    (("-n", "--n-timesteps"), 1, None, "1000 is the default"),
+    (("--n-envs",), 1, None, "1 is the default"),
 )
 
 Prepared = tuple[list[str], AbstractContextManager[None]]
@@ -76,17 +86,9 @@ def _prepare_training(arguments: list[str]) -> Prepared:
     parser.add_argument("-optimize", "--optimize-hyperparameters", action="store_true", dest="optimize")
     parser.add_argument("--storage")
     parser.add_argument("--study-name")
-    parser.add_argument("--trial-id", type=int)
-    parser.add_argument("-n", "--n-timesteps", type=int)
-    parser.add_argument("--n-jobs", type=int)
-    parser.add_argument("--n-evaluations", type=int)
     for option in (["--eval-env-kwargs"], ["-params", "--hyperparams"]):
         parser.add_argument(*option, nargs="+", action=PythonValues)
-    known = _known(parser, arguments)
-    for name, smallest, standing_for, remedy in COUNTS:
-        value = getattr(known, name.removeprefix("--").replace("-", "_"))
-        if value is not None and value < smallest and value != standing_for:
-            raise InputError(f"{name} must be at least {smallest}, got {value}; {remedy}")
+    known = _known(parser, arguments, COUNTS_OF_TRAINING)
     agent = Path(known.trained_agent)
     if known.trained_agent and not (agent.suffix == ".zip" and agent.is_file()):
         raise InputError(f"--trained-agent must be an existing .zip file, got {known.trained_agent!r}")
@@ -104,7 +106,7 @@ def _prepare_showing(script: str, arguments: list[str]) -> Prepared:
     parser.add_argument("--load-checkpoint", type=int)
     parser.add_argument("--load-last-checkpoint", action="store_true")
     parser.add_argument("--no-render", action="store_true")
-    known = _known(parser, arguments)
+    known = _known(parser, arguments, COUNTS_OF_SHOWING)
     if script == "record_video":  # the packages have been imported, and the script has no such option
         arguments = _without_packages(arguments)
     filled_in = []
@@ -143,7 +145,19 @@ def _run_with_the_model(known: argparse.Namespace) -> int:
             if errors:
                 print(f"Run {number}, the newest that has this model")
             return number
-    raise InputError(str(errors[0])) from errors[0]
+    raise InputError(f"{errors[0]}; {_what_there_is(folder, environment)}") from errors[0]
+
+
+def _what_there_is(folder: Path, environment: EnvironmentName) -> str:
+    """A run of another name, as -uuid gives them, cannot be asked for; a checkpoint can, by its number."""
+    runs = sorted(path for path in folder.glob(f"{environment}_*") if path.is_dir())
+    if not runs:
+        return f"there is no run of {environment} in {folder}; -f names another log folder"
+    files = {run.name: sorted(path.name for path in run.glob("*.zip")) for run in runs}
+    found = "; ".join(f"{name} has {', '.join(models) or 'no model'}" for name, models in files.items())
+    unnumbered = [run.name for run in runs if not run.name.removeprefix(f"{environment}_").isdecimal()]
+    remedy = f"; rename {unnumbered[0]} to {environment}_N to ask for it by --exp-id N" if unnumbered else ""
+    return f"in {folder} {found}{remedy}"
 
 
 def _check_plotted_files(script: str, arguments: list[str]) -> None:
@@ -250,8 +264,14 @@ class PythonValues(StoreDict):
             ) from error
 
 
-def _known(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.Namespace:
+def _known(parser: argparse.ArgumentParser, arguments: list[str], counts: Counts) -> argparse.Namespace:
+    for options, *_ in counts:
+        parser.add_argument(*options, type=int)
     known, _ = parser.parse_known_args(arguments)
+    for (*_, name), smallest, standing_for, remedy in counts:
+        value = getattr(known, name.removeprefix("--").replace("-", "_"))
+        if value is not None and value < smallest and value != standing_for:
+            raise InputError(f"{name} must be at least {smallest}, got {value}; {remedy}")
     check_choice("--algo", known.algo, ALGOS)
     for package in known.gym_packages:
         importlib.import_module(package)

@@ -17,7 +17,7 @@ from rl_zoo3.utils import ALGOS
 from sb3_dqs.checks import InputError
 from sb3_dqs.zoo.checkpoints import CheckpointCompanions, has_finite_statistics
 from sb3_dqs.zoo.progress import TrialProgress
-from sb3_dqs.zoo.search_space import TrialSettings, check_search, convert_dqs_params, sample_dqs_params
+from sb3_dqs.zoo.search_space import SAMPLED_PARTS, TrialSettings, check_search, convert_dqs_params, sample_dqs_params
 from sb3_dqs.zoo.settings import ALGORITHMS, check_settings_file, settings_path
 from sb3_dqs.zoo.values import as_python, usable_settings
 
@@ -68,10 +68,9 @@ def _reading_our_settings(read_hyperparameters: Callable) -> Callable:
             self.config = str(settings_path(self.algo))
         check_settings_file(self.config, self.env_name.gym_id)
         settings, saved_settings = read_hyperparameters(self)
-        if is_ours and is_trial and "policy_kwargs" not in given:
-            of_the_file = TrialSettings(_policy_kwargs_of_the_file(self, read_hyperparameters))
-            of_the_file.update(settings)
-            settings = dict(of_the_file)
+        if is_ours and is_trial:
+            of_the_file = _settings_of_the_file(self, read_hyperparameters)
+            settings = {**settings, **_mappings_of_the_trial(self, of_the_file, given)}
         if is_ours and self.continue_training and _statistics_beside(self).is_file():
             # the zoo goes on with them, and saves them only where it has been told to normalise
             settings["normalize"] = settings.get("normalize") or True
@@ -79,19 +78,32 @@ def _reading_our_settings(read_hyperparameters: Callable) -> Callable:
             settings = usable_settings(settings, self.algo, self.config)
             saved_settings.update(settings)
         if self.optimize_hyperparameters:
-            check_search(self.algo, settings)
+            check_search(self.algo, settings, given)
         return settings, saved_settings
 
     return read
 
 
-def _policy_kwargs_of_the_file(manager: Any, read_hyperparameters: Callable) -> dict[str, Any]:
-    """What the trial has taken the place of, as objects."""
+def _settings_of_the_file(manager: Any, read_hyperparameters: Callable) -> dict[str, Any]:
+    """What trial and command line have taken the place of."""
     manager = copy.copy(manager)
     manager.trial_id = manager.custom_hyperparams = None
     with contextlib.redirect_stdout(io.StringIO()):
         settings, _ = read_hyperparameters(manager)
-    return {"policy_kwargs": as_python("policy_kwargs", settings.get("policy_kwargs") or {})}
+    return settings
+
+
+def _mappings_of_the_trial(manager: Any, of_the_file: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """The zoo takes whole mappings from one place; the search has put what it sampled into those that it was given."""
+    sampled = manager.load_trial(manager.storage, manager.study_name, manager.trial_id)
+    merged = {}
+    for name in SAMPLED_PARTS:
+        of_the_trial = sampled.get(name, {})
+        if name in given:
+            merged[name] = {**of_the_trial, **as_python(name, given[name])}
+        elif of_the_trial:
+            merged[name] = {**as_python(name, of_the_file.get(name) or {}), **of_the_trial}
+    return merged
 
 
 def _statistics_beside(manager: Any) -> Path:

@@ -11,6 +11,7 @@ from sb3_dqs import DQS
 from sb3_dqs.checks import InputError
 from sb3_dqs.signatures import default_of
 from sb3_dqs.temperature import COOLING_SHARE_OF_RUN
+from sb3_dqs.zoo.values import as_python
 
 # Budget of a trial where the zoo does not tell it, environment steps
 DEFAULT_BUDGET = 20_000
@@ -25,11 +26,40 @@ NOT_ALWAYS_SAMPLED = ("target_entropy", "cooling_updates")
 HER_SETTINGS = ("n_sampled_goal", "goal_selection_strategy")
 
 
-def check_search(algo: str, settings: Mapping[str, Any] | None = None) -> None:
+# Settings of which trials sample parts, and these parts
+SAMPLED_PARTS = {"policy_kwargs": ("net_arch",), "replay_buffer_kwargs": HER_SETTINGS}
+
+# Settings that trials sample as a whole, each at least in some of them
+SAMPLED = (
+    "actor_batch_size",
+    "actor_learning_rate_factor",
+    "actor_tau",
+    "batch_size",
+    "cooling_updates",
+    "exploration_correlation_time",
+    "gamma",
+    "gradient_steps",
+    "learning_rate",
+    "n_action_candidates",
+    "n_corrector_proposals",
+    "n_diffusion_steps",
+    "n_score_samples",
+    "policy_delay",
+    "policy_tau",
+    "target_entropy",
+    "tau",
+    "temperature",
+    "train_freq",
+)
+
+
+def check_search(algo: str, settings: Mapping[str, Any] | None = None, given: Mapping[str, Any] | None = None) -> None:
     """
     :param algo: name of an algorithm whose settings are about to be searched, or taken from a trial
     :param settings: what the trials do not sample
-    :raises ValueError: if there is no search space for it, or if the settings would break trials
+    :param given: settings of the command line, which are meant: in those of a file trials replace what they sample
+    :raises ValueError: if there is no search space for it, if the settings would break trials, or if one that was given would
+        have no effect
     """
     if algo not in HYPERPARAMS_SAMPLER:
         why = ", whose values are published" if algo == "dqs_paper" else ""
@@ -37,6 +67,8 @@ def check_search(algo: str, settings: Mapping[str, Any] | None = None) -> None:
             f"-optimize and --trial-id need a search space, and there is none for {algo}{why}; train it without them, or "
             f"choose --algo from {sorted(HYPERPARAMS_SAMPLER)}"
         )
+    if algo == "dqs":
+        _check_given(given or {})
     parts = (settings or {}).get("component_kwargs")
     if algo != "dqs" or not isinstance(parts, dict):  # the model names what is no dictionary
         return
@@ -53,6 +85,16 @@ def check_search(algo: str, settings: Mapping[str, Any] | None = None) -> None:
         raise InputError(
             "-optimize tries entropy targets that the refiner's default noise allows, and component_kwargs['refiner'] has "
             "another relative_sigma; leave it out"
+        )
+
+
+def _check_given(given: Mapping[str, Any]) -> None:
+    replaced = [name for name in SAMPLED if name in given]
+    for name, parts in SAMPLED_PARTS.items():
+        replaced += [f"{name}[{part!r}]" for part in parts if part in as_python(name, given.get(name) or {})]
+    if replaced:
+        raise InputError(
+            f"-optimize samples {', '.join(replaced)}, so that values in -params would have no effect; leave them out"
         )
 
 

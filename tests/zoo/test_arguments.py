@@ -31,6 +31,15 @@ WRONG = {
     "no steps": (["train", *PENDULUM, "-n", "0"], "--n-timesteps must be at least 1, got 0; leave it out"),
     "no jobs": (["train", *PENDULUM, "-optimize", "--n-jobs", "0"], "--n-jobs must be at least 1, got 0; 1 is"),
     "no evaluations": (["train", *PENDULUM, "-optimize", "--n-evaluations", "0"], "--n-evaluations must be at least 1, got 0"),
+    "no episodes": (["train", *PENDULUM, "--eval-episodes", "0"], "--eval-episodes must be at least 1, got 0; 5 is"),
+    "no environments": (["train", *PENDULUM, "--n-eval-envs", "0"], "--n-eval-envs must be at least 1, got 0; 1 is"),
+    "no start": (["train", *PENDULUM, "-optimize", "--n-startup-trials", "-1"], "--n-startup-trials must be at least 0, got -1"),
+    "trial from the end": (
+        ["train", *PENDULUM, "--study-name", "x", "--trial-id", "-1"],
+        "--trial-id must be at least 0, got -1; Optuna counts trials from 0 on",
+    ),
+    "nothing to show": (["enjoy", *PENDULUM, "-n", "0"], "--n-timesteps must be at least 1, got 0; 1000 is the default"),
+    "none to film": (["record_video", *PENDULUM, "--n-envs", "0"], "--n-envs must be at least 1, got 0; 1 is the default"),
     "no value": (["train", *PENDULUM, "-params", "temperature"], "text needs quotes of its own"),
     "agent": (["enjoy", *PENDULUM], "logs/dqs folder was not found"),
     "published agent": (["enjoy", *PAPER], "logs/dqs_paper folder was not found"),
@@ -74,6 +83,10 @@ WRONG = {
         ["train", *PENDULUM, "-optimize", "-params", "component_kwargs:{'refiner': {'relative_sigma': 0.2}}"],
         "component_kwargs['refiner'] has another relative_sigma",
     ),
+    "search of what is given": (
+        ["train", *PENDULUM, "-optimize", "-params", "learning_rate:0.01", "policy_kwargs:dict(net_arch=[8], n_critics=3)"],
+        "-optimize samples learning_rate, policy_kwargs['net_arch'], so that values in -params would have no effect",
+    ),
     "trial of another folder": (
         ["train", *PENDULUM, "-f", "elsewhere", "--study-name", "x", "--trial-id", "7"],
         "no study 'x': there is no file elsewhere/dqs/studies.log",
@@ -92,6 +105,15 @@ def test_wrong_argument_gets_a_message(case, zoo, capfd):
     error = capfd.readouterr().err
     assert message in error
     assert "Traceback" not in error
+
+
+def test_a_model_that_is_not_found_is_told_from_those_that_are_there(zoo, capfd):
+    for run, model in (("Pendulum-v1_1", "rl_model_60_steps.zip"), ("Pendulum-v1_2_fa9d", "Pendulum-v1.zip")):
+        (zoo.folder / "logs/dqs" / run).mkdir(parents=True)
+        (zoo.folder / "logs/dqs" / run / model).touch()
+    assert zoo("enjoy", *PENDULUM, "--load-checkpoint", 7) == 2
+    message = "in logs/dqs Pendulum-v1_1 has rl_model_60_steps.zip; Pendulum-v1_2_fa9d has Pendulum-v1.zip; rename"
+    assert f"{message} Pendulum-v1_2_fa9d to Pendulum-v1_N to ask for it by --exp-id N" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(("script", "algo"), [("plot_train", "-a"), ("all_plots", "-a")])

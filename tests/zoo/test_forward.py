@@ -221,13 +221,19 @@ def test_trials_keep_what_they_do_not_sample_of_the_policy(zoo):
         assert zoo("train", *PENDULUM, "-optimize", "--n-trials", 1, "--n-evaluations", 1, *study) == 0
         assert zoo("train", *PENDULUM, "--trial-id", 0, *study) == 0
         assert zoo("train", *PENDULUM, "--trial-id", 0, *study, "-params", "policy_kwargs:dict(net_arch=[8])") == 0
+        beside = (*study, "--study-name", "beside", "-params", "policy_kwargs:dict(n_critics=1)")
+        assert zoo("train", *PENDULUM, "-optimize", "--n-trials", 1, "--n-evaluations", 1, *beside) == 0
+        assert zoo("train", *PENDULUM, "--trial-id", 0, *beside) == 0
     finally:
         ALGOS["dqs"] = DQS
-    trial, again, given = built
+    trial, again, given, trial_beside, again_beside = built
     assert trial.net_arch == again.net_arch != [8]
     for policy in (trial, again):
         assert (policy.activation_fn, len(policy.critic.q_networks)) == (th.nn.Tanh, 3)
     assert (given.net_arch, given.activation_fn) == ([8], th.nn.ReLU), "what the command line says is all of it"
+    for policy in (trial_beside, again_beside):
+        assert (policy.activation_fn, len(policy.critic.q_networks)) == (th.nn.ReLU, 1)
+    assert trial_beside.net_arch == again_beside.net_arch
 
 
 def test_study_of_several_trials_and_training_with_one_of_them(zoo, capfd):

@@ -11,7 +11,7 @@ from stable_baselines3 import HerReplayBuffer
 
 from sb3_dqs import DQS
 from sb3_dqs.zoo import convert_dqs_params, sample_dqs_params
-from sb3_dqs.zoo.search_space import TrialSettings, check_search
+from sb3_dqs.zoo.search_space import SAMPLED, SAMPLED_PARTS, TrialSettings, check_search
 
 NO_HER = {"using_her_replay_buffer": False, "her_kwargs": {}}
 HER_KWARGS = {"n_sampled_goal": 4, "copy_info_dict": True}
@@ -42,6 +42,18 @@ def test_arguments_of_the_diffusion_may_come_from_a_settings_file():
     check_search("dqs", {"component_kwargs": None})
     with pytest.raises(ValueError, match="component_kwargs"):
         check_search("dqs", {"component_kwargs": {"temperature": {"initial": 1.0}}})
+
+
+def test_what_is_refused_beside_a_search_is_what_trials_sample():
+    her = {"using_her_replay_buffer": True, "her_kwargs": {"copy_info_dict": True}}
+    sampled = {name for _, _, settings in sampled_trials(additional_args=her) for name in settings}
+    assert sampled == {*SAMPLED, *SAMPLED_PARTS}
+    for name in SAMPLED:
+        with pytest.raises(ValueError, match=f"-optimize samples {name}, so that"):
+            check_search("dqs", given={name: 1})
+    check_search("dqs", given={"learning_starts": 10, "policy_kwargs": "dict(n_critics=3)"})
+    with pytest.raises(ValueError, match="n_sampled_goal"):
+        check_search("dqs", given={"replay_buffer_kwargs": "dict(n_sampled_goal=4, copy_info_dict=True)"})
 
 
 def test_settings_rebuild_exactly_from_the_parameters_of_the_trial():
