@@ -42,7 +42,8 @@ class DeployedPolicy(nn.Module):
     :param channels_last: whether images are (batch, height, width, channels), or have the channels first; by default as the
         environment of the model gives them
     :raises ValueError: if the model is not a :class:`~sb3_dqs.dqs.DQS`, if the statistics cannot be read or are those of other
-        observations, or if there are images and neither ``channels_last`` nor an environment tells their layout
+        observations, if there are images and neither ``channels_last`` nor an environment tells their layout, or if there are
+        none and it is given
     """
 
     low: th.Tensor
@@ -54,9 +55,18 @@ class DeployedPolicy(nn.Module):
             raise InputError(f"model must be a DQS or PaperDQS, got {type(model).__name__}; load it by the class it is of")
         self.policy = model.policy
         self.is_dict = isinstance(model.observation_space, spaces.Dict)
-        parts = parts_of(model.observation_space)
-        normalizations = observation_normalizations(model, vec_normalize_of(model, vec_normalize))
-        images = [name for name, space in parts.items() if is_image_space(space)]
+        statistics = vec_normalize_of(model, vec_normalize)
+        normalizations = observation_normalizations(model, statistics)
+        parts = parts_of(space_before_normalization(model, statistics))
+        # of statistics from a file nothing tells whether what they are of was an image
+        is_told = statistics is None or statistics.venv is not None
+        images = [
+            name
+            for name, space in parts.items()
+            if is_image_space(space, normalized_image=not is_told and name in normalizations)
+        ]
+        if channels_last is not None and not images:
+            raise InputError(f"channels_last={channels_last} is for images, and the model has none; leave it out")
         transposed = images if images and _channels_last(model, channels_last) else []
         self.names = list(parts)
         self.inputs = nn.ModuleList(
@@ -91,7 +101,7 @@ class RawObservation(nn.Module):
     """
     A part of the observation, as the environment gives it, made what the policy takes: normalised, channels first.
 
-    :param space: of the part, as the model knows it
+    :param space: of the part, not normalised, with the channels of an image first
     :param normalization: of the part, if it is normalised
     :param is_transposed: whether it is an image whose channels come last
     """
@@ -109,8 +119,7 @@ class RawObservation(nn.Module):
         :param values: (batch, *shape)
         :return: the same, as the policy takes it
         """
-        values = self.normalize(values)
-        return values.permute(0, 3, 1, 2) if self.is_transposed else values
+        return self.normalize(values.permute(0, 3, 1, 2) if self.is_transposed else values)
 
     def example(self, batch_size: int) -> th.Tensor:
         return th.zeros((batch_size, *self.shape), dtype=self.dtype)
@@ -148,6 +157,17 @@ def parts_of(space: spaces.Space) -> Mapping[str, spaces.Space]:
     :return: its parts by name; one part where it is no dictionary
     """
     return space.spaces if isinstance(space, spaces.Dict) else {OBSERVATIONS: space}
+
+
+def space_before_normalization(model: DQS, vec_normalize: VecNormalize | None) -> spaces.Space:
+    """
+    :param model: a trained model
+    :param vec_normalize: of :func:`vec_normalize_of`
+    :return: of the observations that are normalised. ``VecNormalize`` makes another one of images, of real numbers; where it
+        comes from a file, which does not hold the environment, nothing tells the first one
+    """
+    is_told = vec_normalize is not None and vec_normalize.venv is not None
+    return vec_normalize.venv.observation_space if is_told else model.observation_space  # type: ignore[union-attr]
 
 
 def vec_normalize_of(model: DQS, vec_normalize: Statistics | None) -> VecNormalize | None:

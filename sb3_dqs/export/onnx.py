@@ -23,6 +23,7 @@ from sb3_dqs.export.deployed import (
     Statistics,
     observation_normalizations,
     parts_of,
+    space_before_normalization,
     vec_normalize_of,
 )
 from sb3_dqs.extras import what_is_missing
@@ -165,7 +166,7 @@ def compare_with_predict(
         raise InputError(f"n_observations must be a multiple of the {rows_at_once} that {path} takes, got {n_observations}")
     known = vec_normalize_of(model, vec_normalize)
     normalizations = observation_normalizations(model, known)
-    raw = _draw(model.observation_space, normalizations, n_observations, seed)
+    raw = _draw(space_before_normalization(model, known), normalizations, n_observations, seed)
     feeds = {entry.name: _laid_out_as(entry.shape[1:], raw[entry.name]) for entry in session.get_inputs()}
     batches = [
         {name: rows[start : start + rows_at_once] for name, rows in feeds.items()}
@@ -213,6 +214,8 @@ def _draw(space: spaces.Space, normalizations: dict[str, Normalization], n_rows:
         if name in normalizations:
             mean, std = normalizations[name].mean.numpy(), normalizations[name].std.numpy()
             rows = mean + std * rng.standard_normal((n_rows, *mean.shape))
+            if np.issubdtype(part.dtype, np.integer):
+                rows = rows.round().clip(part.low, part.high)  # type: ignore[attr-defined]
         else:
             part = _without_nominal_bounds(part)
             part.seed(seed)

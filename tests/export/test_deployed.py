@@ -9,7 +9,7 @@ import pytest
 import torch as th
 from gymnasium import spaces
 from stable_baselines3 import SAC
-from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize, VecTransposeImage
 from torch.utils._pytree import tree_leaves
 
 from sb3_dqs import DQS, PaperDQS
@@ -143,8 +143,9 @@ def test_torch_export_by_the_recipe(recipe):
         ("CnnPolicy", IMAGE, None),
         ("CnnPolicy", spaces.Box(0, 255, (3, 36, 40), np.uint8), None),
         ("MultiInputPolicy", DICT, {"norm_obs_keys": ["speed"]}),
+        ("MlpPolicy", IMAGE, {"clip_obs": 3.0}),
     ],
-    ids=["vector", "not_normalised", "float64", "discrete", "channels_last", "channels_first", "dictionary"],
+    ids=["vector", "not_normalised", "float64", "discrete", "channels_last", "channels_first", "dictionary", "image"],
 )
 def test_deployed_policy_takes_raw_observations_to_actions_of_the_environment(policy, space, normalized, algorithm):
     model = algorithm(policy, in_vector(RandomEnv(space), normalized), seed=0).learn(25)
@@ -163,6 +164,28 @@ def test_deployed_policy_takes_raw_observations_to_actions_of_the_environment(po
     assert [(tuple(e.shape[1:]), e.dtype) for e in deployed.examples(3)] == [
         (g.shape[1:], th.as_tensor(g).dtype) for g in given
     ]
+
+
+@pytest.mark.parametrize("is_file", [False, True], ids=["live", "file"])
+def test_normalised_images_have_the_layout_of_the_environment(tmp_path, is_file):
+    env = VecNormalize(VecTransposeImage(DummyVecEnv([lambda: RandomEnv(IMAGE)])), clip_obs=3.0)
+    model = DQS("MlpPolicy", env, seed=0, **SMALL).learn(25)
+    images = np.stack([IMAGE.sample() for _ in range(5)])
+    expected, _ = model.predict(env.normalize_obs(images.transpose(0, 3, 1, 2)), deterministic=True)
+    if is_file:
+        env.save(tmp_path / "statistics.pkl")
+        model.save(tmp_path / "model")
+        model = DQS.load(tmp_path / "model")
+        with pytest.raises(InputError, match=r"channels_last must be True or False .* no environment"):
+            DeployedPolicy(model, tmp_path / "statistics.pkl")
+        deployed = DeployedPolicy(model, tmp_path / "statistics.pkl", channels_last=True)
+        images = np.float32(images)
+    else:
+        deployed = DeployedPolicy(model)
+    (example,) = deployed.examples(5)
+    assert (example.shape, example.dtype) == (images.shape, th.as_tensor(images).dtype)
+    with th.no_grad():
+        np.testing.assert_allclose(deployed(th.as_tensor(images)).numpy(), expected, rtol=0, atol=1e-6)
 
 
 def test_statistics_of_observations_far_from_zero_keep_their_variance():
@@ -195,6 +218,11 @@ def test_layout_of_images_that_nothing_tells_is_asked_for(tmp_path):
         DeployedPolicy(model)
     assert DeployedPolicy(model, channels_last=True).examples(2)[0].shape == (2, 36, 40, 3)
     assert DeployedPolicy(model, channels_last=False).examples(2)[0].shape == (2, 3, 36, 40)
+
+
+def test_a_layout_where_there_are_no_images_is_refused():
+    with pytest.raises(InputError, match="channels_last=True is for images, and the model has none; leave it out"):
+        DeployedPolicy(DQS("MlpPolicy", "Pendulum-v1", **SMALL), channels_last=True)
 
 
 def test_statistics_that_are_none_or_of_other_observations_are_named(tmp_path):

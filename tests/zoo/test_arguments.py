@@ -33,7 +33,10 @@ WRONG = {
     "no evaluations": (["train", *PENDULUM, "-optimize", "--n-evaluations", "0"], "--n-evaluations must be at least 1, got 0"),
     "no episodes": (["train", *PENDULUM, "--eval-episodes", "0"], "--eval-episodes must be at least 1, got 0; 5 is"),
     "no environments": (["train", *PENDULUM, "--n-eval-envs", "0"], "--n-eval-envs must be at least 1, got 0; 1 is"),
-    "no start": (["train", *PENDULUM, "-optimize", "--n-startup-trials", "-1"], "--n-startup-trials must be at least 0, got -1"),
+    "no start": (
+        ["train", *PENDULUM, "-optimize", "--n-startup-trials", "-1"],
+        "--n-startup-trials must be at least 0, got -1",
+    ),
     "trial from the end": (
         ["train", *PENDULUM, "--study-name", "x", "--trial-id", "-1"],
         "--trial-id must be at least 0, got -1; Optuna counts trials from 0 on",
