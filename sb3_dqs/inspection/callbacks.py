@@ -93,7 +93,10 @@ class FigureCallback(BaseCallback):
         checked_dimensions(self.dimensions, self.model.action_dim)
         _check_spaces(self.envs, self.model)
         if all(isinstance(output, WITHOUT_PICTURES) for output in self.logger.output_formats):
-            raise InputError("FigureCallback needs TensorBoard to keep its pictures: pass tensorboard_log='runs' to DQS")
+            raise InputError(
+                "FigureCallback needs TensorBoard to keep its pictures: pass tensorboard_log='runs' to DQS, or -tb runs to "
+                "sb3-dqs train; the trials of a search have none"
+            )
         if self.model is not self.followed_model:
             self.followed_model = self.model
             self.course.clear()

@@ -79,7 +79,7 @@ def roll_out(
     if not envs:
         raise InputError("envs must hold at least one environment, got none; make as many as episodes are wanted")
     if isinstance(envs[0].observation_space, spaces.Dict):
-        raise InputError("envs must have observations that are arrays, got Dict; wrap them, for example by FlattenObservation")
+        raise InputError("envs must have observations that are arrays, got Dict; use SB3's evaluate_policy")
     if not deterministic:
         check_draws(model)
     vec_normalize = model.get_vec_normalize_env()

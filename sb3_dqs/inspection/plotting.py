@@ -66,9 +66,11 @@ def plot_critic(
     :param base_action: (action_dim,), in [-1, 1]: the other coordinates; the deterministic action by default
     :param n_samples: actions drawn from the policy
     :return: the figure; save it with ``figure.savefig(path)``
-    :raises ValueError: if ``dimensions`` are not one or two different coordinates of the action, ``base_action`` is no action,
-        or values of the critic or actions of the policy are not finite
+    :raises ValueError: if the model is no DQS or the observation none of its, ``dimensions`` are not one or two different
+        coordinates of the action, ``base_action`` is no action, or values of the critic or actions of the policy are not
+        finite
     """
+    check_drawable(model, observation)
     dimensions = checked_dimensions(dimensions, model.action_dim)
     is_whole_box = len(dimensions) == model.action_dim
     samples = sample_actions(model, observation, n_samples)[:, dimensions] if is_whole_box else None
@@ -97,7 +99,9 @@ def plot_denoising_paths(
     :param n_paths: number of sampled actions
     :param dimensions: one or two action coordinates; the first two (or the only one) by default
     :return: the figure
+    :raises ValueError: as :func:`plot_critic`
     """
+    check_drawable(model, observation)
     dimensions = checked_dimensions(dimensions, model.action_dim)
     paths = denoising_paths(model, observation, n_paths)
     figure = _figure(1, 1, (6.0, 5.0))
@@ -293,6 +297,20 @@ def plot_training_course(course: Mapping[str, Sequence[float]]) -> "Figure":
     return figure
 
 
+def check_drawable(model: Any, observation: Any) -> None:
+    """
+    :param model: of which something is to be drawn at the observation
+    :param observation: one, not batched, as the policy sees it
+    :raises ValueError: if the model is no DQS, or the observation none of its
+    """
+    if not isinstance(model, DQS):
+        raise InputError(f"model must be a DQS or PaperDQS, got {type(model).__name__}; distances_to_critic takes SAC, too")
+    try:
+        model.policy.obs_to_tensor(repeated(observation, 2))
+    except (ValueError, TypeError, KeyError, AssertionError) as error:
+        raise InputError(f"observation must be one of {model.observation_space}, got {observation!r}") from error
+
+
 def checked_dimensions(dimensions: Sequence[int] | int | None, action_dim: int) -> tuple[int, ...]:
     """
     :param dimensions: one or two coordinates of the action; None for the first two (or the only one)
@@ -300,8 +318,8 @@ def checked_dimensions(dimensions: Sequence[int] | int | None, action_dim: int) 
     :return: the coordinates
     :raises ValueError: if they are not one or two different ones
     """
-    if isinstance(dimensions, int):
-        dimensions = (dimensions,)
+    if isinstance(dimensions, int | np.integer):
+        dimensions = (int(dimensions),)
     chosen = tuple(range(min(2, action_dim)) if dimensions is None else dimensions)
     if len(chosen) not in (1, 2) or len(set(chosen)) < len(chosen) or not set(chosen) <= set(range(action_dim)):
         raise InputError(f"dimensions must be one or two different numbers from 0 to {action_dim - 1}, got {chosen!r}")

@@ -56,6 +56,11 @@ def usable_settings(settings: Mapping[str, Any], algo: str, source: str) -> dict
         if value is not None:
             usable[name] = _usable(name, value)
     _check_policy(usable["policy"], algo)
+    if (usable.get("frame_stack") or 1) > 1 and usable.get("normalize"):
+        raise InputError(
+            f"frame_stack={usable['frame_stack']} stacks observations that normalize={usable['normalize']!r} has normalised, "
+            "where the replay buffer keeps those from before it, not stacked; leave one of them out"
+        )
     if usable.get("noise_type") is not None:
         check_positive("noise_std", usable.get("noise_std"), "leave noise_type out for no action noise")
     elif usable.get("noise_std") is not None:

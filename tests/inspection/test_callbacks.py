@@ -345,7 +345,7 @@ def test_a_policy_that_draws_one_noise_for_many_actions_is_refused_before_traini
 
 def test_pictures_that_nothing_would_keep_are_refused_before_training():
     model = DQS("MlpPolicy", "tests/Careless-v0", **small())
-    with pytest.raises(ValueError, match=r"FigureCallback needs TensorBoard.*pass tensorboard_log='runs' to DQS"):
+    with pytest.raises(ValueError, match=r"FigureCallback needs TensorBoard.*pass tensorboard_log='runs' to DQS, or -tb runs"):
         model.learn(60, callback=FigureCallback(30))
 
 

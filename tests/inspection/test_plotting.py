@@ -10,6 +10,7 @@ import pytest
 import torch as th
 from gymnasium import spaces
 from PIL import Image
+from stable_baselines3 import SAC
 
 from sb3_dqs import DQS, DiffusionPolicy, PaperDQS
 from sb3_dqs.envs import BanditEnv, MultiGoalEnv
@@ -200,7 +201,13 @@ NAN = np.array([np.nan], np.float32)
         ),
         (lambda model: plot_critic(model, np.zeros(1, np.float32), base_action=NAN), r"base_action .* got array\(\[nan\]"),
         (lambda model: plot_critic(model, np.zeros(1, np.float32), base_action=[2.0]), r"in \[-1, 1\], got \[2.0\]"),
-        (lambda model: plot_critic(model, np.zeros(2, np.float32)), "observation shape"),
+        (
+            lambda model: plot_critic(model, np.zeros(2, np.float32)),
+            r"observation must be one of Box.* got array\(\[0\., 0\.\]",
+        ),
+        (lambda model: plot_denoising_paths(model, np.zeros(7)), "observation must be one of Box"),
+        (lambda model: plot_critic(SAC("MlpPolicy", model.env), np.zeros(1)), "model must be a DQS or PaperDQS, got SAC"),
+        (lambda model: plot_critic(model, np.zeros(1), dimensions=np.int64(1)), r"dimensions must be one .* got \(1,\)"),
         (lambda model: plot_critic(model, np.zeros(1, np.float32), n_samples=0), "n_samples"),
         (lambda model: plot_denoising_paths(model, NAN), "not finite; look for NaN"),
         (lambda model: denoising_paths(model, np.zeros(1, np.float32), 0), "n_paths must be an integer >= 1"),

@@ -153,6 +153,7 @@ UNUSABLE = {
     "env_wrapper: [gymnasium.wrappers.FlattenObservations]": "did you mean 'FlattenObservation'?",
     "env_wrapper: [{gymnasium.wrappers.FlattenObservation: null, skip: 2}]": "each env_wrapper must be one class",
     "callback: gymnasium.wrapper.Foo": "callback 'gymnasium.wrapper.Foo' cannot be imported",
+    "frame_stack: 2\nnormalize: true": "frame_stack=2 stacks observations that normalize=True has normalised",
     "vec_env_wrapper: Foo": "vec_env_wrapper must be the full name of a class",
     "temprature: 1.0": "did you mean 'temperature'?",
     "n_timestep: 10": "did you mean 'n_timesteps'?",
