@@ -128,7 +128,10 @@ def load_model(path: Path) -> DQS:
     data, _, _ = load_from_zip_file(path, device="cpu")
     policy_class = (data or {}).get("policy_class")
     if not (isinstance(policy_class, type) and issubclass(policy_class, DiffusionPolicy)):
-        raise InputError(f"model must be saved by DQS or PaperDQS, and {path} has the policy {policy_class}")
+        raise InputError(
+            f"model must be saved by DQS or PaperDQS, and {path} has the policy {policy_class}; SB3's documentation tells how "
+            "to export those of its own algorithms"
+        )
     algorithm = PaperDQS if issubclass(policy_class, PaperPolicy) else DQS
     # a replay buffer of its own may need the environment
     buffer: dict[str, Any] = {"buffer_size": 1, "replay_buffer_class": None, "replay_buffer_kwargs": {}}
