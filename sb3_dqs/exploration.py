@@ -92,6 +92,7 @@ class ExploringAlgorithm(OffPolicyAlgorithm):
 
     @staticmethod
     def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
+        """As in SB3. :raises ValueError: if what would be stored is not what the model sees"""
         wrapped = OffPolicyAlgorithm._wrap_env(env, verbose, monitor_wrapper)
         replay.check_wrappers(wrapped)
         return wrapped

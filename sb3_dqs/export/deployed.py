@@ -57,13 +57,12 @@ class DeployedPolicy(nn.Module):
         self.is_dict = isinstance(model.observation_space, spaces.Dict)
         statistics = vec_normalize_of(model, vec_normalize)
         normalizations = observation_normalizations(model, statistics)
-        parts = parts_of(space_before_normalization(model, statistics))
-        # of statistics from a file nothing tells whether what they are of was an image
-        is_told = statistics is None or statistics.venv is not None
+        parts = parts_before_normalization(model, statistics, normalizations)
         images = [
             name
             for name, space in parts.items()
-            if is_image_space(space, normalized_image=not is_told and name in normalizations)
+            # of statistics from a file nothing tells whether what they are of was an image
+            if is_image_space(space, normalized_image=name in normalizations and statistics.venv is None)  # type: ignore[union-attr]
         ]
         if channels_last is not None and not images:
             raise InputError(f"channels_last={channels_last} is for images, and the model has none; leave it out")
@@ -159,15 +158,22 @@ def parts_of(space: spaces.Space) -> Mapping[str, spaces.Space]:
     return space.spaces if isinstance(space, spaces.Dict) else {OBSERVATIONS: space}
 
 
-def space_before_normalization(model: DQS, vec_normalize: VecNormalize | None) -> spaces.Space:
+def parts_before_normalization(
+    model: DQS, vec_normalize: VecNormalize | None, normalizations: Mapping[str, "Normalization"]
+) -> Mapping[str, spaces.Space]:
     """
     :param model: a trained model
     :param vec_normalize: of :func:`vec_normalize_of`
-    :return: of the observations that are normalised. ``VecNormalize`` makes another one of images, of real numbers; where it
-        comes from a file, which does not hold the environment, nothing tells the first one
+    :param normalizations: of :func:`observation_normalizations`
+    :return: parts of the model's observations, those that are normalised as they were before: ``VecNormalize`` makes another
+        space of images, of real numbers. Where it comes from a file, which does not hold the environment, nothing tells the
+        first one
     """
-    is_told = vec_normalize is not None and vec_normalize.venv is not None
-    return vec_normalize.venv.observation_space if is_told else model.observation_space  # type: ignore[union-attr]
+    ours = parts_of(model.observation_space)
+    if vec_normalize is None or vec_normalize.venv is None:
+        return ours
+    theirs = parts_of(vec_normalize.venv.observation_space)
+    return {name: theirs[name] if name in normalizations else space for name, space in ours.items()}
 
 
 def vec_normalize_of(model: DQS, vec_normalize: Statistics | None) -> VecNormalize | None:

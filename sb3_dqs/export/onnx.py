@@ -5,7 +5,7 @@ import copy
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,8 +22,7 @@ from sb3_dqs.export.deployed import (
     Normalization,
     Statistics,
     observation_normalizations,
-    parts_of,
-    space_before_normalization,
+    parts_before_normalization,
     vec_normalize_of,
 )
 from sb3_dqs.extras import what_is_missing
@@ -166,7 +165,7 @@ def compare_with_predict(
         raise InputError(f"n_observations must be a multiple of the {rows_at_once} that {path} takes, got {n_observations}")
     known = vec_normalize_of(model, vec_normalize)
     normalizations = observation_normalizations(model, known)
-    raw = _draw(space_before_normalization(model, known), normalizations, n_observations, seed)
+    raw = _draw(parts_before_normalization(model, known, normalizations), normalizations, n_observations, seed)
     feeds = {entry.name: _laid_out_as(entry.shape[1:], raw[entry.name]) for entry in session.get_inputs()}
     batches = [
         {name: rows[start : start + rows_at_once] for name, rows in feeds.items()}
@@ -206,11 +205,13 @@ def _without_notes_of_the_exporter() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _draw(space: spaces.Space, normalizations: dict[str, Normalization], n_rows: int, seed: int) -> dict[str, np.ndarray]:
+def _draw(
+    parts: Mapping[str, spaces.Space], normalizations: dict[str, Normalization], n_rows: int, seed: int
+) -> dict[str, np.ndarray]:
     """Raw observations; images have the channels first, as the model knows them."""
     rng = np.random.default_rng(seed)
     drawn = {}
-    for name, part in parts_of(copy.deepcopy(space)).items():
+    for name, part in copy.deepcopy(dict(parts)).items():
         if name in normalizations:
             mean, std = normalizations[name].mean.numpy(), normalizations[name].std.numpy()
             rows = mean + std * rng.standard_normal((n_rows, *mean.shape))

@@ -21,9 +21,9 @@ from sb3_dqs.dqs import DQS
 from sb3_dqs.inspection.evaluation import (
     can_compare_to_critic,
     check_draws,
+    check_observation,
     distances_to_critic,
     goals_of,
-    repeated,
     roll_out,
 )
 from sb3_dqs.inspection.plotting import (
@@ -103,10 +103,7 @@ class FigureCallback(BaseCallback):
             self.observation = self.given_observation
         if self.observation is None:
             self.observation = last_observation(self.model)
-        try:
-            self.model.policy.obs_to_tensor(repeated(as_the_policy_sees(self.model, self.observation), 2))
-        except (ValueError, TypeError, KeyError, AssertionError) as error:
-            raise InputError(f"observation must be one of {self.model.observation_space}, got {self.observation!r}") from error
+        check_observation(self.model, self.observation)
         if self.course["steps"] and self.course["steps"][-1] > self.num_timesteps:  # another run
             self.course.clear()
         self.last_course_step = self.last_figure_step = self.num_timesteps

@@ -137,6 +137,18 @@ def repeated(observation: Any, n: int) -> Any:
     return np.repeat(np.asarray(observation)[None], n, axis=0)
 
 
+def check_observation(model: BaseAlgorithm, observation: Any) -> None:
+    """
+    :param model: of any algorithm
+    :param observation: one, not batched, normalised or not
+    :raises ValueError: if it is none of the model's
+    """
+    try:
+        model.policy.obs_to_tensor(repeated(observation, 2))
+    except (ValueError, TypeError, KeyError, AssertionError) as error:
+        raise InputError(f"observation must be one of {model.observation_space}, got {observation!r}") from error
+
+
 def check_draws(model: "BaseAlgorithm | ExactPolicy") -> None:
     """
     :param model: that is to sample actions, several at a time

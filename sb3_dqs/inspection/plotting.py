@@ -12,7 +12,7 @@ from sb3_dqs.diffusion.estimators import QFunction
 from sb3_dqs.dqs import DQS
 from sb3_dqs.envs.arena import Arena
 from sb3_dqs.extras import install_command
-from sb3_dqs.inspection.evaluation import N_BINS, q_values_at, repeated, sample_actions
+from sb3_dqs.inspection.evaluation import N_BINS, check_observation, q_values_at, repeated, sample_actions
 from sb3_dqs.inspection.metrics import (
     ROUNDING,
     boltzmann_masses,
@@ -305,10 +305,7 @@ def check_drawable(model: Any, observation: Any) -> None:
     """
     if not isinstance(model, DQS):
         raise InputError(f"model must be a DQS or PaperDQS, got {type(model).__name__}; distances_to_critic takes SAC, too")
-    try:
-        model.policy.obs_to_tensor(repeated(observation, 2))
-    except (ValueError, TypeError, KeyError, AssertionError) as error:
-        raise InputError(f"observation must be one of {model.observation_space}, got {observation!r}") from error
+    check_observation(model, observation)
 
 
 def checked_dimensions(dimensions: Sequence[int] | int | None, action_dim: int) -> tuple[int, ...]:

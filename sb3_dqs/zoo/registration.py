@@ -61,16 +61,16 @@ def _reading_our_settings(read_hyperparameters: Callable) -> Callable:
     def read(self: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         is_ours, given = self.algo in ALGORITHMS, self.custom_hyperparams or {}
         is_trial = self.trial_id is not None and self.storage and self.study_name
-        if is_trial and self.trial_id == 0:
-            # The zoo takes trial 0 for no trial
-            self.custom_hyperparams = {**self.load_trial(self.storage, self.study_name, 0), **given}
+        sampled = self.load_trial(self.storage, self.study_name, self.trial_id) if is_trial else {}
+        if is_trial:  # the zoo does so too, but takes trial 0 for no trial
+            self.custom_hyperparams = {**sampled, **given}
         if is_ours and getattr(self.args, "conf_file", None) is None and not Path(self.config).exists():
             self.config = str(settings_path(self.algo))
         check_settings_file(self.config, self.env_name.gym_id)
         settings, saved_settings = read_hyperparameters(self)
         if is_ours and is_trial:
             of_the_file = _settings_of_the_file(self, read_hyperparameters)
-            settings = {**settings, **_mappings_of_the_trial(self, of_the_file, given)}
+            settings = {**settings, **_mappings_of_the_trial(sampled, of_the_file, given)}
         if is_ours and self.continue_training and _statistics_beside(self).is_file():
             # the zoo goes on with them, and saves them only where it has been told to normalise
             settings["normalize"] = settings.get("normalize") or True
@@ -93,9 +93,8 @@ def _settings_of_the_file(manager: Any, read_hyperparameters: Callable) -> dict[
     return settings
 
 
-def _mappings_of_the_trial(manager: Any, of_the_file: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+def _mappings_of_the_trial(sampled: dict[str, Any], of_the_file: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     """The zoo takes whole mappings from one place; the search has put what it sampled into those that it was given."""
-    sampled = manager.load_trial(manager.storage, manager.study_name, manager.trial_id)
     merged = {}
     for name in SAMPLED_PARTS:
         of_the_trial = sampled.get(name, {})

@@ -188,6 +188,17 @@ def test_normalised_images_have_the_layout_of_the_environment(tmp_path, is_file)
         np.testing.assert_allclose(deployed(th.as_tensor(images)).numpy(), expected, rtol=0, atol=1e-6)
 
 
+def test_statistics_with_an_environment_of_their_own_leave_images_to_the_model(tmp_path):
+    model = DQS("MultiInputPolicy", RandomEnv(DICT), **SMALL)
+    model.save(tmp_path / "model")
+    model = DQS.load(tmp_path / "model")
+    statistics = VecNormalize(DummyVecEnv([lambda: RandomEnv(DICT)]), norm_obs_keys=["speed"])
+    deployed = DeployedPolicy(model, statistics, channels_last=True)
+    assert {name: tuple(example.shape[1:]) for name, example in zip(deployed.names, deployed.examples(2), strict=True)} == {
+        name: part.shape for name, part in DICT.items()
+    }
+
+
 def test_statistics_of_observations_far_from_zero_keep_their_variance():
     space = spaces.Box(-np.inf, np.inf, (3,), np.float64)
     env = VecNormalize(DummyVecEnv([lambda: RandomEnv(space)]), norm_reward=False)
